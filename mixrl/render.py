@@ -183,14 +183,13 @@ class _Filters:
 
     def process(self, block: FloatArray) -> FloatArray | None:
         """The filtered block, or None for silence."""
+        block[np.abs(block) < _SUBNORMAL] = 0.0  # subnormal input makes pedalboard's EQ crawl
         sounding = bool(block.any())
         if self._at_rest and not sounding:
             return None
         frames = block.shape[1]
         if frames < _SHORTEST:  # only ever the last block
             block = np.pad(block, ((0, 0), (0, _SHORTEST - frames)))
-        if sounding:
-            block[np.abs(block) < _SUBNORMAL] = 0.0  # subnormal input makes pedalboard's EQ crawl
         wet: FloatArray = self._process(block, self._sample_rate, reset=False)
         self._at_rest = not sounding and float(np.abs(wet).max()) < _AT_REST
         return wet[:, :frames]
