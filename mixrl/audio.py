@@ -248,6 +248,8 @@ class FileSource:
             with sf.SoundFile(str(self.path)) as f:
                 if start:
                     f.seek(start)
+                # soundfile seeks after every read, which fails in a file of unknown length and is wrong in Vorbis.
+                f.seekable = lambda: False
                 buffer = np.empty((size, self.channels), np.float32)
                 while left > 0:
                     data = f.read(out=buffer[: min(size, left)])
@@ -263,7 +265,8 @@ class FileSource:
         command = [ffmpeg_tool("ffmpeg", self.path), "-v", "error", "-nostdin", "-i", f"file:{self.path}"]
         command += ["-map", "0:a:0", "-c:a", "pcm_f32le", "-f", "f32le"]
         command += ["-ac", str(self.channels), "-ar", str(self.sample_rate), "-"]
-        left = self.probed.frames or UNKNOWN_FRAMES  # AAC's last frame is padded; the container may know
+        # AAC's last frame is padded; the container knows where the audio ends, to a millisecond.
+        left = self.probed.frames + self.sample_rate // 1000 if self.probed.frames else UNKNOWN_FRAMES
         at = 0
         with subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
@@ -426,17 +429,10 @@ class Writer:
     def __enter__(self) -> Writer:
         part = self._stack.enter_context(atomic_path(self.path, self._force))
         try:
-            if self.encoding.suffix == ".flac":
-                import soundfile as sf
-
-                coding = f"PCM_{self.encoding.bits}"
-                file = sf.SoundFile(str(part), "w", self.sample_rate, self.channels, coding, format="FLAC")
-                self._stack.enter_context(file)
-                self._put = file.write
-            else:
-                wav = _Wav(part, self.sample_rate, self.channels, self.encoding.bits)
-                self._stack.enter_context(wav)
-                self._put = wav.write
+            kind = _Flac if self.encoding.suffix == ".flac" else _Wav
+            file = kind(part, self.sample_rate, self.channels, self.encoding.bits)
+            self._stack.enter_context(file)
+            self._put = file.write
         except Exception as error:
             self.__exit__(type(error), error, error.__traceback__)
             raise
@@ -512,3 +508,59 @@ class _Wav:
                 self._file.write(b"\0" * (self._bytes % 2))
                 self._file.seek(0)
                 self._file.write(self._header())
+
+
+class _Flac:
+    """A FLAC file under way, encoded by libsndfile: which ignores write errors at the end, so they are kept."""
+
+    def __init__(self, path: Path, sample_rate: int, channels: int, bits: int) -> None:
+        import soundfile as sf
+
+        self._file = _Kept(path)
+        try:
+            self._flac = sf.SoundFile(self._file, "w", sample_rate, channels, f"PCM_{bits}", format="FLAC")
+        except sf.SoundFileError as error:
+            self._file.close()
+            raise self._file.error or ProcessingError(f"{path}: FLAC cannot hold this ({error})") from None
+
+    def __enter__(self) -> _Flac:
+        return self
+
+    def write(self, data: NDArray[Any]) -> None:
+        """Append (n, channels): int16, or int32 with the 24 bits on top."""
+        import soundfile as sf
+
+        try:
+            self._flac.write(data)
+        except (sf.SoundFileError, AssertionError):  # it asserts that all was written
+            raise self._file.error or OSError("FLAC encoder") from None
+        self._check()
+
+    def _check(self) -> None:
+        if self._file.error:
+            raise self._file.error
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        self._flac.close()
+        self._file.close()
+        if kind is None:
+            self._check()
+
+
+class _Kept:
+    """A file for libsndfile's callbacks, through which no exception can pass: the first one is kept."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = f = path.open("xb+", buffering=0)
+        self.error: OSError | None = None
+        self.read, self.seek, self.tell, self.close = f.read, f.seek, f.tell, f.close
+
+    def write(self, data: bytes) -> int:
+        try:
+            done = self._file.write(data)
+            if done < len(data):  # the next byte says why
+                done += self._file.write(bytes(data[done:]))
+            return done
+        except OSError as error:
+            self.error = self.error or error
+            return 0
