@@ -229,7 +229,8 @@ class Limiter:
     sample_rate: Hz, 4,000 and up. channels: 1 and up, all given the same gain. ceiling_dbtp: dBTP.
     lookahead_s: 0.0005 to 0.01. release_s: the time in which a lone peak's reduction decays to 1/e.
     ValueError for anything else. The true peak of the output is at or under the ceiling for meters
-    after ITU-R BS.1770-5 Annex 2, for libebur128's, and at most 0.2 dB over it at 8 times oversampling.
+    after ITU-R BS.1770-5 Annex 2, for libebur128's, and at most 0.2 dB over it at 8 times oversampling
+    (0.3 dB for streams of random full-scale steps, which no filter of finite length bounds).
     """
 
     def __init__(
