@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from mixrl.audio import FloatArray, Source, read
 
-NULL_DB = -20.0
-"""What the best gain may leave of a mix. Stems of 15 real sessions stay above -0.2 dB against the rest of their
-session; a 24-bit mix goes below -100 dB, a 128 kbit/s MP3 of one to about -30 dB."""
+NULL_DB = -15.0
+"""What the best gain may leave of a mix. Measured on 15 real sessions: a stem leaves -0.2 dB or more against the
+rest of its session, the sub-mix of a group -10 dB or more, a 16-bit mix -56 dB, MP3 at 128 kbit/s -18 to -23 dB."""
 DOUBLE_DB = 10.0
 """How much deeper the sum has to null than any single stem does, for that would be a double and no mix."""
 COHERENCE = 0.4
@@ -41,7 +41,7 @@ def find_mixdown(
     alive = [i for i in everyone if activity[i].any()]
     tried: list[tuple[float, int, list[int]]] = []
     candidates = [i for i in alive if not barred[i] and (named[i] or len(alive) > 2)]
-    candidates = [i for i in candidates if len(alive) > 1 and _sounds_throughout(activity, i)]
+    candidates = [i for i in candidates if len(alive) > 1 and _follows(activity, i)]
     gram = _gram(sources, activity) if candidates else np.zeros((0, 0))
     for i in candidates:
         rest = [j for j in alive if j != i]
@@ -61,11 +61,17 @@ def find_mixdown(
     return None
 
 
-def _sounds_throughout(activity: NDArray[np.float32], i: int) -> bool:
-    """Whether source i sounds in nearly every second that the others sound in: rules most stems out for free."""
+def _follows(activity: NDArray[np.float32], i: int) -> bool:
+    """Whether source i keeps to the energy of the others, second by second: rules most stems out for free.
+
+    In nine of ten seconds it has to be within 3 dB of the median ratio (mixes of real sessions: 0.6 dB).
+    """
     others = activity.sum(axis=0) - activity[i]
     busy = others > 1e-4 * others.max()
-    return bool((activity[i, busy] > 1e-5 * activity[i].max()).mean() > 0.9) if busy.any() else False
+    if not busy.any():
+        return False
+    ratio = 10.0 * np.log10((activity[i, busy] + 1e-20) / others[busy])
+    return bool(np.percentile(np.abs(ratio - np.median(ratio)), 90) <= 3.0)
 
 
 def _gram(sources: Sequence[Source], activity: NDArray[np.float32]) -> NDArray[np.float64]:

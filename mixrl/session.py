@@ -233,7 +233,8 @@ def load_session(folder: str | os.PathLike[str], *, include: Sequence[str] = ())
     warnings: list[str] = []
     rates = Counter(t.source.sample_rate for t in tracks)
     rate = max(rates, key=lambda r: (rates[r], r))
-    offsets, trouble = _offsets(tracks, rate)
+    folders = (root.resolve().name, base.resolve().name)
+    offsets, trouble = _offsets(tracks, rate, folders)
     warnings += trouble
     stems = [
         Stem(t.name, resampled(t.source, rate), t.files, t.name.partition("/")[0] if "/" in t.name else None, at)
@@ -242,7 +243,6 @@ def load_session(folder: str | os.PathLike[str], *, include: Sequence[str] = ())
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         stems = list(pool.map(_scanned, stems))
 
-    folders = (root.resolve().name, base.name)
     while mix := _find_mix(stems, folders, wanted):
         out.append(LeftOut(mix.name, mix.files[0], "mix"))
         stems = [stem for stem in stems if stem is not mix]
@@ -368,17 +368,21 @@ def _click_or_guide(track: _Track, wanted: frozenset[str]) -> str | None:
     return None
 
 
-def _offsets(tracks: Sequence[_Track], rate: int) -> tuple[list[int], list[str]]:
+def _offsets(tracks: Sequence[_Track], rate: int, folders: Sequence[str]) -> tuple[list[int], list[str]]:
     """Where each track starts, in samples at `rate`, and what there is to warn of."""
     nowhere = [0] * len(tracks)
     known = [t for t in tracks if t.time_reference is not None]
     if not any(t.time_reference for t in known):
         return nowhere, []
-    if len(known) < len(tracks):
-        without = ", ".join(t.name for t in tracks if t.time_reference is None)
-        return nowhere, [f"time references ignored, for some stems have none: {without}"]
-    begins = [(t.time_reference or 0) / t.source.sample_rate for t in tracks]
-    first, reached = min(begins), -np.inf
+    # A bounce of the mix starts with the earliest stem, whether or not it says so.
+    without = [t.name for t in tracks if t.time_reference is None and not _called_mix(t.name, folders)]
+    if without:
+        return nowhere, [f"time references ignored, for some stems have none: {', '.join(without)}"]
+    first = min((t.time_reference or 0) / t.source.sample_rate for t in known)
+    begins = [
+        first if t.time_reference is None else t.time_reference / t.source.sample_rate for t in tracks
+    ]
+    reached = -np.inf
     for begin, track in sorted(zip(begins, tracks, strict=True), key=lambda pair: pair[0]):
         if begin - first > 86400 or (np.isfinite(reached) and begin - reached > LONGEST_GAP_S):
             return nowhere, [f"time references ignored, for {track.name} would start {begin - first:.0f} s late"]
