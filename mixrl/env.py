@@ -1,0 +1,113 @@
+"""The mixing task as a Gymnasium environment: states of a mix, discrete moves, improvement of the score as reward.
+
+An episode starts from given settings (neutral unless told otherwise). The reward of a move is the rise of the score
+less a small cost, so with discount 1 an episode's return is the score at its end minus the score at its start, less the
+cost of its moves. ``backend="scene"`` judges each mix in closed form,
+``backend="render"`` renders it through pedalboard and measures the audio; states, actions and masks are the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+from mixrl.errors import InputError
+from mixrl.measures import Measures
+from mixrl.moves import KINDS, MOVE_COST, Layout, apply, step_limit
+from mixrl.scene import Scene
+from mixrl.score import score
+from mixrl.settings import MixSettings
+from mixrl.state import GROUP_FEATURES, MIX_FEATURES, STEM_FEATURES, State, observe
+
+Observation = dict[str, np.ndarray]
+
+
+class MixEnv(gymnasium.Env[Observation, np.int64]):
+    """One session as an environment.
+
+    Observation: dict of float32 arrays ``stems`` (N, F), ``groups`` (G, F), ``mix`` (F,), ``gains`` (actions,) and
+    int8 ``mask`` (actions,). Action: a number in the layout of ``moves``. An illegal action changes nothing and earns
+    0 (``info["illegal"]``). The episode terminates on stop and is truncated at the step limit.
+
+    scene: what the state is seen through. measure: how settings are judged; None for the scene itself
+    (``backend="scene"``), else e.g. ``rendered.Rendered(session, scene).measures`` (``backend="render"``).
+    """
+
+    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012  (Gymnasium's interface)
+
+    def __init__(
+        self,
+        scene: Scene,
+        *,
+        backend: str = "scene",
+        measure: Callable[[MixSettings], Measures] | None = None,
+        start: MixSettings | None = None,
+        steps: int | None = None,
+        locked: Collection[str] = (),
+        kinds: Collection[str] = KINDS,
+    ) -> None:
+        if backend not in ("scene", "render"):
+            raise InputError(f'backend must be "scene" or "render", not {backend!r}')
+        if (backend == "render") != (measure is not None):
+            raise InputError('give measure= with backend="render", and only then')
+        self.scene = scene
+        self.start = start or scene.neutral()
+        self.steps = steps or step_limit(len(scene.facts.names))
+        self.locked, self.kinds = tuple(locked), tuple(kinds)
+        self._measure = measure
+        count, groups = len(scene.facts.names), len(scene.facts.groups)
+        self.layout = Layout(count, groups)
+        self.action_space = spaces.Discrete(self.layout.size)
+        size = self.layout.size
+        self.observation_space: spaces.Space[Observation] = spaces.Dict(  # type: ignore[assignment]
+            {
+                "stems": spaces.Box(-3.0, 3.0, (count, STEM_FEATURES)),
+                "groups": spaces.Box(-3.0, 3.0, (groups, GROUP_FEATURES)),
+                "mix": spaces.Box(-3.0, 3.0, (MIX_FEATURES,)),
+                "gains": spaces.Box(-np.inf, np.inf, (size,)),
+                "mask": spaces.MultiBinary(size),
+            }
+        )
+        self.settings = self.start
+        self.state: State
+        self.score = 0.0
+        self._taken = 0
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        """Back to the start, or to ``options["settings"]``. Nothing is random: the seed changes nothing."""
+        super().reset(seed=seed)
+        self.settings = (options or {}).get("settings", self.start)
+        self._taken = 0
+        self._look()
+        return self._observation(), {"score": self.score}
+
+    def step(self, action: np.int64 | int) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        """Make one move. Returns observation, reward, terminated, truncated, info (score, illegal)."""
+        action = int(action)
+        before = self.score
+        illegal = not self.state.mask[action]
+        stop = action == self.layout.mix_start
+        self._taken += 1
+        if not illegal and not stop:
+            self.settings = apply(self.settings, self.scene.facts, action)
+        self._look()
+        info = {"score": self.score, "illegal": illegal}
+        reward = 0.0 if stop or illegal else self.score - before - MOVE_COST
+        return self._observation(), reward, stop, not stop and self._taken >= self.steps, info
+
+    def _look(self) -> None:
+        left = 1.0 - self._taken / self.steps
+        self.state, measures = observe(self.scene, self.settings, left, self.locked, self.kinds)
+        if self._measure is not None:
+            measures = self._measure(self.settings)
+        self.score = float(score(measures, self.scene.facts))
+
+    def _observation(self) -> Observation:
+        s = self.state
+        return {"stems": s.stems, "groups": s.groups, "mix": s.mix, "gains": s.gains, "mask": s.mask.astype(np.int8)}

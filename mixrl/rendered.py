@@ -1,0 +1,87 @@
+"""The measures of any settings, by rendering them through pedalboard and metering the audio.
+
+The other side of ``scene``: the same ``Measures`` from audio that was really made, over the same excerpt. It is what
+the final choice between mixes trusts, and what the closed form is tested against.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from mixrl.analysis import analyse
+from mixrl.audio import TemporaryAudio
+from mixrl.limiter import Limiter
+from mixrl.measures import SILENCE_DB, Measures
+from mixrl.meters import Meter
+from mixrl.render import mix_frames, render_stem
+from mixrl.scene import Scene, reader
+from mixrl.session import Session
+from mixrl.settings import MixSettings
+
+
+class Rendered:
+    """Measures settings of one session on rendered audio, over the excerpt of its scene."""
+
+    def __init__(self, session: Session, scene: Scene) -> None:
+        self.session, self.scene = session, scene
+
+    def measures(self, settings: MixSettings) -> Measures:
+        """Render the excerpt, meter mix and stems. Mix loudness, peak, limiting and spectrum are the meters' own."""
+        rate = self.session.sample_rate
+        strips = [self._excerpt(settings, name) for name in self.scene.facts.names]
+        length = strips[0].source().frames
+        made = Scene(self.scene.facts, analyse([reader(s.source()) for s in strips], rate, [(0, length)]))
+        measured = made.measures(made.neutral())
+        predicted = self.scene.measures(settings)  # only for what is a property of the settings, not of the sound
+        mix = np.zeros((2, length), dtype=np.float32)
+        for strip in strips:
+            at = 0
+            for block in strip.source().blocks():
+                mix[:, at : at + block.shape[1]] += block
+                at += block.shape[1]
+        meter = Meter(rate, 2, true_peak=False)
+        meter.push(mix)
+        reading = meter.result()
+        measured = replace(
+            measured,
+            eq_change_db=predicted.eq_change_db,
+            gain_reduction_db=predicted.gain_reduction_db,
+            tempo_ratio=predicted.tempo_ratio,
+        )
+        if reading.integrated_lufs is None or reading.spectrum_db is None:
+            return measured
+        short = reading.max_short_term_lufs
+        gain = self.scene.facts.target_lufs - reading.integrated_lufs
+        limiter = Limiter(rate, 2, self.scene.facts.ceiling_dbtp)
+        limited = np.concatenate([limiter.process(mix * np.float32(10.0 ** (gain / 20.0))), limiter.flush()], axis=1)
+        reduction = limiter.gain_reduction_db()
+        after = Meter(rate, 2, spectrum=False)
+        after.push(limited)
+        psr = after.result().psr_db
+        return replace(
+            measured,
+            integrated_lufs=np.float64(reading.integrated_lufs),
+            short_term_lufs=measured.short_term_lufs if short is None else np.float64(short),
+            peak_dbfs=np.float64(SILENCE_DB if reading.sample_peak_dbfs is None else reading.sample_peak_dbfs),
+            limiting_db=np.float64(np.percentile(reduction, 99.0) if len(reduction) else 0.0),
+            psr_db=measured.psr_db if psr is None else np.float64(psr),
+            spectrum_db=np.maximum(np.nan_to_num(reading.spectrum_db, nan=SILENCE_DB), SILENCE_DB),
+        )
+
+    def _excerpt(self, settings: MixSettings, name: str) -> TemporaryAudio:
+        """The stem's strip over the scene's pieces, one after the other; silent past the end of the mix."""
+        frames = mix_frames(self.session, settings)
+        spool = TemporaryAudio(self.session.sample_rate, 2)
+        for start, stop in self.scene.analysis.pieces:
+            written = 0
+            if start < frames:
+                for block in render_stem(self.session, settings, name, start, min(stop, frames)):
+                    spool.write(block)
+                    written += block.shape[1]
+            if written < stop - start:
+                spool.write(np.zeros((2, stop - start - written), dtype=np.float32))
+        return spool
+
+

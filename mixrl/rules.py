@@ -1,0 +1,56 @@
+"""Mixes without learning: the raw sum, equal loudness and a rule mix. What the agent has to beat."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from mixrl.measures import Array
+from mixrl.scene import Scene
+from mixrl.score import CENTRED_ROLES, level_corridor
+from mixrl.settings import MixSettings
+
+_WIDE_PAN = 0.3  # about 20 degrees: support instruments (design of panning studies: 15 to 30 degrees)
+_HIGHPASS_HZ = {"vocal": 80.0, "backing": 100.0, "guitar": 80.0, "hats": 150.0, "cymbals": 150.0}
+
+
+def equal_loudness(scene: Scene) -> MixSettings:
+    """Every stem at the same gated loudness."""
+    return _at_levels(scene, np.zeros(len(scene.facts.names)))
+
+
+def rule_mix(scene: Scene) -> MixSettings:
+    """Each role at its published mean level (``roles.LEVELS``), a high-pass where the role has no bass, and mono
+    support stems spread to alternate sides."""
+    facts = scene.facts
+    settings = _at_levels(scene, level_corridor(facts.roles, tuple(bool(a) for a in facts.audible))[:, 0])
+    side = -1.0
+    strips = {}
+    for index, name in enumerate(facts.names):
+        strip = settings.strip(name)
+        role = facts.roles[index]
+        if facts.audible[index]:
+            if role in _HIGHPASS_HZ:
+                strip = replace(strip, highpass_hz=_HIGHPASS_HZ[role])
+            if role is not None and role not in CENTRED_ROLES | {"drums"} and scene.analysis.channels[index] == 1:
+                strip = replace(strip, pan=side * _WIDE_PAN)
+                side = -side
+        strips[name] = strip
+    return replace(settings, stems=strips)
+
+
+def _at_levels(scene: Scene, levels: Array) -> MixSettings:
+    """Neutral settings but for faders that bring each stem to a relative loudness (LU, (N,)); their median is 0 dB."""
+    facts = scene.facts
+    settings = scene.neutral()
+    measured = scene.measures(settings).stem_lufs
+    wanted = levels - measured
+    if not facts.audible.any():
+        return settings
+    gains = np.clip(wanted - np.median(wanted[facts.audible]), -40.0, 30.0)
+    strips = {
+        name: replace(settings.strip(name), gain_db=round(float(gain), 2)) if on else settings.strip(name)
+        for name, gain, on in zip(facts.names, gains, facts.audible, strict=True)
+    }
+    return replace(settings, stems=strips)
