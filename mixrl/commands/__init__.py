@@ -1,0 +1,75 @@
+"""The command line. Each command has a file of its own, which imports what it needs when it runs."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from mixrl.commands.check import check
+from mixrl.commands.explain import explain
+from mixrl.commands.measure import measure
+from mixrl.commands.mix import mix
+from mixrl.commands.render import render
+from mixrl.commands.train import train
+from mixrl.errors import MixrlError
+
+app = typer.Typer(
+    name="mixrl",
+    help="Mix a folder of stems: a deep Q-network chooses the moves, every move is explained, loudness is delivered.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (mix, render, measure, check, explain, train):
+    app.command()(command)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from mixrl import __version__
+
+        typer.echo(f"mixrl {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Options that come before the command."""
+
+
+def main() -> None:
+    """Run the command line. Exit code 0 on success, 2 for bad usage or input, 1 for a failure, 130 for Ctrl-C."""
+    debug = "--debug" in sys.argv[1:2]
+    try:
+        app()
+    except KeyboardInterrupt:
+        _fail("interrupted", 130)
+    except BrokenPipeError:
+        # the reader of our output has gone; keep Python from complaining when it flushes
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:
+        if debug:
+            raise
+        if isinstance(error, MixrlError):
+            _fail(str(error), error.exit_code)
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            _fail("the disk is full: free some space, or set TMPDIR to another disk", 1)
+        if isinstance(error, MemoryError):
+            _fail("out of memory: close other programs, or mix fewer stems at once", 1)
+        _fail(f"unexpected {type(error).__name__}: {error} (mixrl --debug shows where; please report it)", 1)
+
+
+def _fail(message: str, code: int) -> None:
+    typer.echo(f"mixrl: {' '.join(message.split())}", err=True)
+    sys.exit(code)

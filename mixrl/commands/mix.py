@@ -1,0 +1,175 @@
+"""``mixrl mix``: a folder of stems in, a finished mix out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mixrl.presets import PRESETS
+
+if TYPE_CHECKING:
+    from mixrl.delivery import Delivery
+    from mixrl.mixer import Mix
+
+
+def mix(
+    folder: Annotated[Path, typer.Argument(help="Folder of stems; sub-folders are groups.", show_default=False)],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Output file, .wav or .flac.  [default: the folder's name, .wav]"),
+    ] = None,
+    target: Annotated[
+        float | None, typer.Option(help="Integrated loudness, LUFS.  [default: -14]", show_default=False)
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(help=f"Loudness and ceiling of a platform: {', '.join(PRESETS)}.", show_default=False)
+    ] = None,
+    ceiling: Annotated[
+        float | None, typer.Option(help="True-peak ceiling, dBTP.  [default: -1]", show_default=False)
+    ] = None,
+    bpm: Annotated[float | None, typer.Option(help="Bring the mix to this tempo.", show_default=False)] = None,
+    lock: Annotated[list[str] | None, typer.Option(help="Stem (or glob) to leave as it is; repeatable.")] = None,
+    include: Annotated[
+        list[str] | None, typer.Option(help="Take back a file that would be left out (click, mixdown); repeatable.")
+    ] = None,
+    strength: Annotated[
+        str | None,
+        typer.Option(help="How much of each kind of move to keep, 0 to 1: gain=1,eq=0.5,pan=0.", show_default=False),
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=0, help="Moves at the most.  [default: 64, or 4 a stem]", show_default=False)
+    ] = None,
+    encoding: Annotated[
+        str | None, typer.Option(help="wav16, wav24, wav32f, flac16, flac24.  [default: 24 bits]", show_default=False)
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the dither.")] = 0,
+    recipe: Annotated[Path | None, typer.Option(help="Write the mix's settings and moves (JSON).")] = None,
+    stems: Annotated[Path | None, typer.Option(help="Write the processed stems into this folder.")] = None,
+    ab: Annotated[
+        Path | None, typer.Option(help="Write all candidates, loudness-matched, into this folder for listening.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite existing files.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one object for machines.")] = False,
+) -> None:
+    """Mix a folder of stems into a finished file.
+
+    The deep Q-network's mix competes with a rule mix and with the stems as they are, loudness-matched and on rendered
+    audio; the best one is written, at the target loudness and under the true-peak ceiling.
+    """
+    import json as serialise
+
+    from mixrl.audio import encoding_for
+    from mixrl.commands.progress import progress_bar
+    from mixrl.errors import InputError
+    from mixrl.mixer import mix as mix_folder
+    from mixrl.mixer import write_candidates, write_stems
+
+    target_lufs, ceiling_dbtp = _loudness(target, preset, ceiling)
+    output = Path(f"{folder.resolve().name}.wav") if output is None else output
+    encoding_for(output, encoding)
+    for path in (output, recipe):
+        if path is not None and path.exists() and not force:
+            raise InputError(f"{path}: exists already: use --force to overwrite it, or give another name")
+    for path in (output, recipe, stems, ab):
+        if path is not None and not path.absolute().parent.is_dir():
+            raise InputError(f"{path.parent}: no such folder: make it first, or give another one")
+    with progress_bar(quiet=json) as progress:
+        made = mix_folder(
+            folder,
+            target=target_lufs,
+            ceiling=ceiling_dbtp,
+            bpm=bpm,
+            locked=lock or (),
+            strength=_strengths(strength),
+            steps=steps,
+            seed=seed,
+            include=include or (),
+            progress=progress,
+        )
+        progress("writing", 0.0)
+        delivery = made.write(output, encoding=encoding, force=force)
+        if recipe is not None:
+            made.write_recipe(recipe, force)
+        if stems is not None:
+            write_stems(made.session, made.settings, stems, delivery.gain_db, force)
+        if ab is not None:
+            write_candidates(made, ab, force)
+    if json:
+        typer.echo(serialise.dumps(_object(made, delivery, output, recipe), indent=2, ensure_ascii=False))
+    else:
+        _show(made, delivery, output)
+
+
+def _loudness(target: float | None, preset: str | None, ceiling: float | None) -> tuple[float, float]:
+    from mixrl.errors import InputError
+
+    if preset is not None:
+        if preset not in PRESETS:
+            raise InputError(f"no preset {preset!r}: there are {', '.join(PRESETS)}")
+        if target is not None:
+            raise InputError("give --target or --preset, not both")
+        target, preset_ceiling = PRESETS[preset]
+        ceiling = preset_ceiling if ceiling is None else ceiling
+    return -14.0 if target is None else target, -1.0 if ceiling is None else ceiling
+
+
+def _strengths(text: str | None) -> dict[str, float]:
+    from mixrl.errors import InputError
+
+    found = {}
+    for part in (text or "").split(","):
+        if not part.strip():
+            continue
+        kind, _, value = part.partition("=")
+        try:
+            found[kind.strip()] = float(value)
+        except ValueError:
+            raise InputError(f"--strength {part.strip()!r}: write it like gain=1,eq=0.5") from None
+    return found
+
+
+def _object(made: Mix, delivery: Delivery, output: Path, recipe: Path | None) -> dict[str, object]:
+    from dataclasses import asdict
+
+    measured = delivery.measurement
+    return {
+        "output": str(output),
+        "integrated_lufs": measured.integrated_lufs,
+        "true_peak_dbtp": measured.true_peak_dbtp,
+        "target_lufs": delivery.target_lufs,
+        "target_reached": delivery.target_reached,
+        "limiting_db": delivery.limiting_db,
+        "score_before": made.score_before,
+        "score_after": made.score_after,
+        "winner": made.winner,
+        "candidates": {c.name: {"score": c.score, "predicted": c.predicted} for c in made.candidates},
+        "moves": [asdict(move) for move in made.moves],
+        "warnings": [*made.warnings, *delivery.warnings],
+        "recipe_file": None if recipe is None else str(recipe),
+        "recipe": made.recipe.to_dict(),
+    }
+
+
+def _show(made: Mix, delivery: Delivery, output: Path) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    console, errors = Console(highlight=False), Console(stderr=True, highlight=False)
+    if made.moves:
+        table = Table("", "what", "setting", "before", "after", "score", "why", box=SIMPLE_HEAD, pad_edge=False)
+        for move in made.moves:
+            score = f"{move.score_change:+.3f}"
+            table.add_row(str(move.step), move.name, move.setting, move.before, move.after, score, move.reason)
+        console.print(table)
+    for candidate in made.candidates:
+        mark = " <- the mix" if candidate.name == made.winner else ""
+        console.print(f"{candidate.name:10s} score {candidate.score:+.3f}{mark}")
+    measured = delivery.measurement
+    loudness = "-" if measured.integrated_lufs is None else f"{measured.integrated_lufs:.1f} LUFS"
+    peak = "-" if measured.true_peak_dbtp is None else f"{measured.true_peak_dbtp:.1f} dBTP"
+    for warning in (*made.warnings, *delivery.warnings):
+        errors.print(f"warning: {warning}", style="yellow", markup=False)
+    console.print(f"{output}: {loudness}, {peak}, limiting {delivery.limiting_db:.1f} dB", markup=False)

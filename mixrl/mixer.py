@@ -1,0 +1,417 @@
+"""Mixer: plan, compete, render. What the command line and Python users call.
+
+The DQN mixes in closed form; then "no change", the rule mix and the DQN's mix are rendered over the excerpt, measured
+loudness-matched, and the best one wins.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mixrl.errors import InputError
+from mixrl.moves import KINDS, Layout, Move, apply, step_limit
+from mixrl.recipe import LoggedMove, Recipe, write_recipe
+from mixrl.score import TERMS, WEIGHTS, score, terms
+from mixrl.session import Session, load_session
+from mixrl.settings import COMPRESSORS, MasterSettings, MixSettings, StripSettings
+
+if TYPE_CHECKING:
+    from mixrl.agent.policy import Policy
+    from mixrl.delivery import Delivery
+    from mixrl.measures import Facts, Measures
+    from mixrl.scene import Scene
+
+NO_CHANGE, RULE_MIX, DQN = "no change", "rule mix", "dqn"
+Progress = Callable[[str, float], None]  # (what is being done, share of it that is done)
+
+_REASONS = {
+    "spectrum": "closer to the spectrum of finished songs",
+    "balance": "closer to usual levels of such stems",
+    "audibility": "a buried stem is heard",
+    "cancellation": "stems cancel less",
+    "stereo": "a more usual stereo image",
+    "placement": "bass and lead nearer the centre, nothing thrown to a side",
+    "headroom": "less limiting for the same loudness",
+    "restraint": "less processing",
+    "tempo": "nearer to the tempo",
+}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One of the mixes that competed. score: rendered, loudness-matched; predicted: the closed form's."""
+
+    name: str
+    settings: MixSettings
+    score: float
+    predicted: float
+    terms: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Mix:
+    """A planned mix: the winner's settings, the moves that led there (none unless the DQN won), all candidates."""
+
+    session: Session
+    settings: MixSettings
+    winner: str
+    moves: tuple[LoggedMove, ...]
+    candidates: tuple[Candidate, ...]
+    warnings: tuple[str, ...] = ()
+    include: tuple[str, ...] = ()
+    seed: int = 0
+
+    def candidate(self, name: str) -> Candidate:
+        """A candidate by name; InputError if there is none."""
+        for candidate in self.candidates:
+            if candidate.name == name:
+                return candidate
+        raise InputError(f"no candidate {name!r}; there are: {', '.join(c.name for c in self.candidates)}")
+
+    @property
+    def score_before(self) -> float:
+        """Rendered score of the stems as they are."""
+        return self.candidate(NO_CHANGE).score
+
+    @property
+    def score_after(self) -> float:
+        """Rendered score of the winner."""
+        return self.candidate(self.winner).score
+
+    @property
+    def recipe(self) -> Recipe:
+        """The mix as a recipe, to be written, read or edited."""
+        from mixrl import __version__
+
+        folder = self.session.folder
+        return Recipe(
+            settings=self.settings,
+            folder=None if folder is None else str(folder.resolve()),
+            include=self.include,
+            winner=self.winner,
+            scores={c.name: round(c.score, 6) for c in self.candidates},
+            moves=self.moves,
+            seed=self.seed,
+            made_with=f"mixrl {__version__}",
+        )
+
+    def write(self, path: str | os.PathLike[str], *, encoding: str | None = None, force: bool = False) -> Delivery:
+        """Render and write the mix; see ``delivery.deliver`` for what is promised and raised."""
+        return deliver_mix(self.session, self.settings, path, encoding=encoding, force=force, seed=self.seed)
+
+    def write_recipe(self, path: str | os.PathLike[str], force: bool = False) -> None:
+        """Write the recipe (JSON)."""
+        write_recipe(self.recipe, path, force)
+
+    def render(self) -> NDArray[np.float32]:
+        """The finished mix, (2, samples)."""
+        return Mixer(target=self.settings.master.target_lufs).render(self.session, self.settings)
+
+
+@dataclass(frozen=True)
+class Mixer:
+    """How to mix.
+
+    target: integrated loudness, LUFS; None keeps the level and only holds the ceiling. ceiling: true peak, dBTP.
+    bpm: tempo to bring the mix to. locked: stem names (or globs) that no move may touch. strength: 0..1 by kind of
+    move (gain, pan, eq, highpass, compressor, polarity, tempo): how much of what was planned is kept, 0 for none.
+    steps: moves at the most (None: 64, or four a stem). seed: of the dither. policy: None for the one that ships.
+    """
+
+    target: float | None = -14.0
+    ceiling: float = -1.0
+    bpm: float | None = None
+    locked: Sequence[str] = ()
+    strength: Mapping[str, float] = field(default_factory=dict)
+    steps: int | None = None
+    seed: int = 0
+    policy: Policy | None = None
+
+    def __post_init__(self) -> None:
+        MasterSettings(ceiling_dbtp=self.ceiling, target_lufs=self.target)  # checks both
+        for kind, value in self.strength.items():
+            if kind not in KINDS:
+                raise InputError(f"strength: no kind of move {kind!r}: there are {', '.join(KINDS)}")
+            if not 0.0 <= value <= 1.0:
+                raise InputError(f"strength: {kind}={value:g} is out of range: give 0 to 1")
+        if self.bpm is not None and not 20.0 <= self.bpm <= 400.0:
+            raise InputError(f"bpm {self.bpm:g} is out of range: give 20 to 400")
+        if self.steps is not None and self.steps < 0:
+            raise InputError(f"steps {self.steps} is out of range: give 0 or more")
+
+    def plan(self, session: Session) -> MixSettings:
+        """The settings of the best mix found."""
+        return self.mix(session).settings
+
+    def render(self, session: Session, settings: MixSettings) -> NDArray[np.float32]:
+        """The finished mix of these settings, mastered, (2, samples) float32."""
+        from mixrl.audio import read
+        from mixrl.delivery import master_array
+        from mixrl.render import SumSource
+
+        return master_array(read(SumSource(session, settings)), session.sample_rate, settings.master)
+
+    def mix(self, session: Session, progress: Progress = lambda what, share: None) -> Mix:
+        """Plan the mix of a session and let it compete. Raises InputError for locks that match no stem."""
+        from mixrl.rendered import Rendered
+        from mixrl.rules import rule_mix
+        from mixrl.scene import Scene
+        from mixrl.tempo import session_tempo
+
+        locked = _locked(session, self.locked)
+        warnings = list(session.warnings)
+        progress("listening", 0.0)
+        plan = session_tempo(session) if self._use("tempo") else None
+        ratios = plan.ratios(self.bpm) if plan else {}
+        if self.bpm is not None and plan is not None and plan.tempo.bpm is None:
+            warnings.append(f"no tempo was found in the session, so it cannot be brought to {self.bpm:g} BPM")
+        # an asked-for tempo is wanted, however sure the estimate; a guess about a loop counts as much as it is sure
+        weights = dict.fromkeys(ratios, 1.0) if self.bpm is not None else plan.weights() if plan else {}
+        scene = Scene.of(
+            session,
+            target_lufs=-14.0 if self.target is None else self.target,
+            ceiling_dbtp=self.ceiling,
+            tempo_ratios=ratios,
+            tempo_weights=weights,
+        )
+        neutral = scene.neutral()
+        settings, moves = self._act(scene, locked, progress)
+        rules = _keep_locked(self._blended(rule_mix(scene)), neutral, locked)
+        proposals = {NO_CHANGE: neutral, RULE_MIX: rules, DQN: settings}
+        rendered = Rendered(session, scene)
+        candidates = []
+        for index, (name, proposal) in enumerate(proposals.items()):
+            progress("comparing", index / len(proposals))
+            measures = rendered.measures(proposal)
+            found = {key: float(value) for key, value in terms(measures, scene.facts).items()}
+            predicted = float(score(scene.measures(proposal), scene.facts))
+            candidates.append(Candidate(name, proposal, float(score(measures, scene.facts)), predicted, found))
+        progress("comparing", 1.0)
+        winner = max(candidates, key=lambda c: c.score)
+        master = MasterSettings(ceiling_dbtp=self.ceiling, target_lufs=self.target)
+        return Mix(
+            session=session,
+            settings=replace(winner.settings, master=master),
+            winner=winner.name,
+            moves=moves if winner.name == DQN else (),
+            candidates=tuple(candidates),
+            warnings=tuple(warnings),
+            seed=self.seed,
+        )
+
+    def _use(self, kind: str) -> bool:
+        return self.strength.get(kind, 1.0) > 0.0
+
+    def _act(
+        self, scene: Scene, locked: Sequence[str], progress: Progress
+    ) -> tuple[MixSettings, tuple[LoggedMove, ...]]:
+        """Let the policy move until it stops; the best mix on the way is kept."""
+        from mixrl.agent.policy import default_policy
+        from mixrl.state import observe
+
+        policy = self.policy or default_policy()
+        facts = scene.facts
+        kinds = tuple(kind for kind in KINDS if self._use(kind))
+        limit = step_limit(len(facts.names)) if self.steps is None else self.steps
+        settings = scene.neutral()
+        stop = Layout(len(facts.names), len(facts.groups)).mix_start
+        state, measures = observe(scene, settings, 1.0, locked, kinds)
+        best, best_score, best_count = settings, float(score(measures, facts)), 0
+        log: list[LoggedMove] = []
+        for step in range(limit):
+            progress("mixing", step / limit)
+            action = policy.act(state)
+            if action == stop:
+                break
+            after = apply(settings, facts, action)
+            state, then = observe(scene, after, 1.0 - (step + 1) / limit, locked, kinds)
+            log.append(_logged(step, action, settings, after, facts, measures, then))
+            settings, measures = after, then
+            now = float(score(measures, facts))
+            if now > best_score:
+                best, best_score, best_count = settings, now, len(log)
+        progress("mixing", 1.0)
+        return self._blended(best), tuple(log[:best_count])
+
+    def _blended(self, settings: MixSettings) -> MixSettings:
+        """Settings with each kind of move kept to its strength."""
+        if all(value == 1.0 for value in self.strength.values()):
+            return settings
+        share = {kind: self.strength.get(kind, 1.0) for kind in KINDS}
+        strips = {}
+        for name, strip in settings.stems.items():
+            strips[name] = StripSettings(
+                gain_db=strip.gain_db * share["gain"],
+                pan=strip.pan * share["pan"],
+                invert=strip.invert and share["polarity"] >= 0.5,
+                highpass_hz=strip.highpass_hz if share["highpass"] >= 0.5 else None,
+                eq=tuple(replace(band, gain_db=band.gain_db * share["eq"]) for band in strip.eq),
+                compressor=COMPRESSORS[round(COMPRESSORS.index(strip.compressor) * share["compressor"])],
+                tempo_ratio=strip.tempo_ratio ** share["tempo"],
+            )
+        groups = {name: gain * share["gain"] for name, gain in settings.groups.items()}
+        return replace(settings, stems=strips, groups=groups)
+
+
+def mix(
+    folder: str | os.PathLike[str],
+    *,
+    target: float | None = -14.0,
+    ceiling: float = -1.0,
+    bpm: float | None = None,
+    locked: Sequence[str] = (),
+    strength: Mapping[str, float] | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+    include: Sequence[str] = (),
+    policy: Policy | None = None,
+    progress: Progress = lambda what, share: None,
+) -> Mix:
+    """Mix a folder of stems: ``mixrl.mix("my-song", target=-14.0).write("my-song.wav")``.
+
+    Arguments as for ``Mixer``; include: stems that would be left out (click tracks, a mixdown) to take back.
+    Raises InputError for a folder, file or value that cannot be used, naming it and the mend.
+    """
+    mixer = Mixer(target, ceiling, bpm, locked, strength or {}, steps, seed, policy)
+    progress("loading", 0.0)
+    session = load_session(folder, include=include)
+    return replace(mixer.mix(session, progress), include=tuple(include))
+
+
+def deliver_mix(
+    session: Session,
+    settings: MixSettings,
+    path: str | os.PathLike[str],
+    *,
+    encoding: str | None = None,
+    force: bool = False,
+    seed: int = 0,
+) -> Delivery:
+    """Render these settings of a session to a file. The same settings give the same samples."""
+    from mixrl.delivery import deliver
+    from mixrl.render import SumSource
+
+    return deliver(SumSource(session, settings), path, settings.master, encoding=encoding, force=force, seed=seed)
+
+
+def write_stems(
+    session: Session, settings: MixSettings, folder: str | os.PathLike[str], gain_db: float, force: bool = False
+) -> tuple[Path, ...]:
+    """Write every stem as it goes into the mix, 32-bit float, into a folder that is made when missing.
+
+    gain_db: the master gain (``Delivery.gain_db``). The files' sum is the mix before the limiter.
+    """
+    from mixrl.audio import Writer
+    from mixrl.render import render_stem
+
+    folder = Path(folder)
+    if not folder.parent.is_dir():
+        raise InputError(f"{folder.parent}: no such folder: make it first")
+    paths = [folder / f"{name.replace('/', '_')}.wav" for name in session.names]
+    existing = [path for path in paths if path.exists()]
+    if existing and not force:
+        raise InputError(f"{existing[0]}: exists already: use --force to overwrite, or give another folder")
+    folder.mkdir(exist_ok=True)
+    gain = np.float32(10.0 ** (gain_db / 20.0))
+    for name, path in zip(session.names, paths, strict=True):
+        with Writer(path, session.sample_rate, 2, "wav32f", force=force) as writer:
+            for block in render_stem(session, settings, name):
+                writer.write(block * gain)
+    return tuple(paths)
+
+
+def write_candidates(mix: Mix, folder: str | os.PathLike[str], force: bool = False) -> dict[str, Path]:
+    """Write every candidate into a folder, all at the same integrated loudness, for listening side by side."""
+    from mixrl.delivery import master_gain
+    from mixrl.render import SumSource
+
+    folder = Path(folder)
+    if not folder.parent.is_dir():
+        raise InputError(f"{folder.parent}: no such folder: make it first")
+    paths = {c.name: folder / f"{c.name.replace(' ', '-')}.wav" for c in mix.candidates}
+    existing = [path for path in paths.values() if path.exists()]
+    if existing and not force:
+        raise InputError(f"{existing[0]}: exists already: use --force to overwrite, or give another folder")
+    folder.mkdir(exist_ok=True)
+    master = mix.settings.master
+    reached = [master_gain(SumSource(mix.session, c.settings), master)[1].integrated_lufs for c in mix.candidates]
+    loudness = [value for value in reached if value is not None]
+    common = replace(master, target_lufs=min(loudness)) if loudness else master
+    for candidate in mix.candidates:
+        settings = replace(candidate.settings, master=common)
+        deliver_mix(mix.session, settings, paths[candidate.name], force=force, seed=mix.seed)
+    return paths
+
+
+def _locked(session: Session, patterns: Sequence[str]) -> tuple[str, ...]:
+    found: list[str] = []
+    for pattern in patterns:
+        hits = [name for name in session.names if name == pattern or fnmatch.fnmatchcase(name, pattern)]
+        if not hits:
+            raise InputError(f"lock: no stem is called {pattern!r}: there are {', '.join(session.names)}")
+        found += hits
+    return tuple(dict.fromkeys(found))
+
+
+def _keep_locked(settings: MixSettings, neutral: MixSettings, locked: Sequence[str]) -> MixSettings:
+    return replace(settings, stems={**settings.stems, **{name: neutral.strip(name) for name in locked}})
+
+
+def _logged(
+    step: int,
+    action: int,
+    before: MixSettings,
+    after: MixSettings,
+    facts: Facts,
+    measured: Measures,
+    then: Measures,
+) -> LoggedMove:
+    target, index, move = Layout(len(facts.names), len(facts.groups)).decode(action)
+    name = facts.names[index] if target == "stem" else facts.groups[index] if target == "group" else "mix"
+    old, new = terms(measured, facts), terms(then, facts)
+    gains = {term: WEIGHTS[term] * float(old[term] - new[term]) for term in TERMS}
+    best = max(gains, key=lambda term: gains[term])
+    reason = _REASONS[best] if gains[best] > 1e-4 else "prepares for later moves"
+    setting, was, becomes = _change(target, name, move, before, after)
+    return LoggedMove(step + 1, target, name, setting, was, becomes, round(sum(gains.values()), 4), reason)
+
+
+def _change(target: str, name: str, move: Move, before: MixSettings, after: MixSettings) -> tuple[str, str, str]:
+    """What a move changed: the setting, its value before and after, in units."""
+    if target == "group":
+        return "group gain", f"{before.groups[name]:+.1f} dB", f"{after.groups[name]:+.1f} dB"
+    if target == "mix":
+        old, new = (_ratios(settings) for settings in (before, after))
+        return "tempo ratio", old, new
+    a, b = before.strip(name), after.strip(name)
+    if move.kind == "gain":
+        return "gain", f"{a.gain_db:+.1f} dB", f"{b.gain_db:+.1f} dB"
+    if move.kind == "pan":
+        return "pan", _pan(a.pan), _pan(b.pan)
+    if move.kind == "eq":
+        band, changed = a.eq[move.band], b.eq[move.band]
+        setting = f"EQ {band.kind.replace('_', ' ')} {band.frequency_hz:g} Hz"
+        return setting, f"{band.gain_db:+.1f} dB", f"{changed.gain_db:+.1f} dB"
+    if move.kind == "highpass":
+        was, becomes = (f"{s.highpass_hz:g} Hz" if s.highpass_hz else "off" for s in (a, b))
+        return "high-pass", was, becomes
+    if move.kind == "compressor":
+        return "compressor", a.compressor, b.compressor
+    was, becomes = ("inverted" if s.invert else "normal" for s in (a, b))
+    return "polarity", was, becomes
+
+
+def _pan(pan: float) -> str:
+    return "centre" if abs(pan) < 0.005 else f"{abs(pan) * 100:.0f}% {'right' if pan > 0 else 'left'}"
+
+
+def _ratios(settings: MixSettings) -> str:
+    return ", ".join(f"{ratio:.3f}" for ratio in sorted({s.tempo_ratio for s in settings.stems.values()}))
