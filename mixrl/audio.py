@@ -7,6 +7,7 @@ are decoded once into a temporary file, on first use.
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import struct
@@ -20,7 +21,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,24 +105,25 @@ class ArraySource:
 
 
 class TemporaryAudio:
-    """A float32 temporary file that is written once, then read as a source; it is deleted with the object.
+    """A float32 temporary file that is written once, then read as a source; it is gone with the object.
 
     It lies in TMPDIR where that is set, else in /var/tmp where there is one (/tmp is memory on many systems),
-    else where Python puts temporary files. ProcessingError when it cannot be written (disk full).
+    else where Python puts temporary files. It has no name there (but on Windows), so that not even a killed
+    process leaves it behind. ProcessingError when it cannot be written (disk full).
     """
 
     def __init__(self, sample_rate: int, channels: int) -> None:
         self.sample_rate, self.channels, self.frames = sample_rate, channels, 0
+        self._lock, self._written = threading.Lock(), False
         try:
-            handle, self._path = tempfile.mkstemp(prefix="mixrl-", suffix=".f32", dir=_temporary_folder())
+            self._file = _nameless_file()
         except OSError as error:
             raise ProcessingError(_no_room(error)) from None
-        self._file: BinaryIO | None = os.fdopen(handle, "wb", buffering=0)
-        weakref.finalize(self, _remove, self._path, os.getpid(), self._file)
+        weakref.finalize(self, self._file.close)
 
     def write(self, block: FloatArray) -> None:
         """Append float32 (channels, n); subnormal numbers become 0 (they make recursive filters crawl)."""
-        if self._file is None:
+        if self._written:
             raise ProcessingError("temporary audio is complete and cannot be written any more")
         data = np.ascontiguousarray(block.T, "<f4")
         data[np.abs(data) < _SUBNORMAL] = 0.0
@@ -135,20 +137,39 @@ class TemporaryAudio:
 
     def source(self) -> Source:
         """End writing; the audio as a source."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        self._written = True
         return self
 
     def blocks(self, start: int = 0, stop: int | None = None, size: int = BLOCK) -> Iterator[FloatArray]:
         start, stop = _span(self, start, stop)
-        if start >= stop:
-            return
-        with open(self._path, "rb", buffering=0) as f:
-            f.seek(start * self.channels * 4)
-            for at in range(start, stop, size):
-                flat = np.fromfile(f, "<f4", (min(at + size, stop) - at) * self.channels)
-                yield np.ascontiguousarray(flat.reshape(-1, self.channels).T)
+        frame = self.channels * 4
+        for at in range(start, stop, size):
+            raw = self._read(at * frame, (min(at + size, stop) - at) * frame)
+            yield np.array(np.frombuffer(raw, "<f4").reshape(-1, self.channels).T, np.float32, order="C")
+
+    def _read(self, at: int, size: int) -> bytes:
+        if hasattr(os, "pread"):  # has no position, which threads (and forked processes) would share
+            return os.pread(self._file.fileno(), size, at)
+        with self._lock:
+            self._file.seek(at)
+            return self._file.read(size)
+
+
+def _nameless_file() -> BinaryIO:
+    def made() -> BinaryIO:
+        return cast(BinaryIO, tempfile.TemporaryFile(buffering=0, prefix="mixrl-", dir=_temporary_folder()))
+
+    try:
+        return made()
+    except OSError as error:
+        if error.errno != errno.EMFILE:
+            raise
+        import resource  # a process starts with room for 256 to 1024 open files, but may ask for more
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        more = 8 * soft if hard == resource.RLIM_INFINITY else min(8 * soft, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (more, hard))
+        return made()
 
 
 def _temporary_folder() -> str | None:
@@ -160,12 +181,6 @@ def _temporary_folder() -> str | None:
 def _no_room(error: OSError) -> str:
     folder = _temporary_folder() or tempfile.gettempdir()
     return f"{folder}: cannot hold temporary audio ({error.strerror}): free space there or set TMPDIR"
-
-
-def _remove(path: str, owner: int, file: BinaryIO) -> None:
-    file.close()
-    if os.getpid() == owner:  # a forked child shares the file, but it is not its own to delete
-        Path(path).unlink(missing_ok=True)
 
 
 class _Once:

@@ -221,21 +221,34 @@ def test_sources_are_read_from_many_threads_at_once(tmp_path: Path) -> None:
             assert all(np.array_equal(results[0], result) for result in results)
 
 
-def test_temporary_audio_is_deleted_with_its_object(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_temporary_audio_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
     spool = TemporaryAudio(RATE, 2)
     x = noise(2, 10_000)
     spool.write(x[:, :4000])
     spool.write(x[:, 4000:])
-    source = spool.source()
+    source, file = spool.source(), spool._file
     np.testing.assert_array_equal(read(source, 3000, 5000), x[:, 3000:5000])
-    assert len(list(tmp_path.iterdir())) == 1
+    assert os.fstat(file.fileno()).st_size == 80_000
+    if sys.platform != "win32":
+        assert not list(tmp_path.iterdir())  # not even if the process were killed now
     with pytest.raises(ProcessingError):
         spool.write(x)
     del spool, source
     gc.collect()
-    assert not list(tmp_path.iterdir())
+    assert file.closed
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limit on open files")
+def test_there_is_room_for_many_temporary_files() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(64, hard), hard))
+    try:
+        spools = [TemporaryAudio(RATE, 1) for _ in range(100)]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert len({spool._file.fileno() for spool in spools}) == 100
 
 
 @pytest.mark.parametrize(("old", "new"), [(44100, 48000), (48000, 44100), (96000, 48000), (22050, 48000)])
