@@ -3,8 +3,8 @@
 Everything is accumulated piece by piece over an excerpt, so memory grows with the number of stems and not with the
 length of the song. All stems are taken as stereo (a mono stem has the same signal on both sides).
 
-- Long-term cross-spectra of all stem pairs in twelfth-octave bands whose edges lie on the third-octave edges (Hann
-  window, 75 % overlap, so that energy is kept): they give the exact spectrum and total power of any linear mix.
+- Long-term cross-spectra of all stem pairs in twelfth-octave bands whose edges lie on the third-octave edges (sine
+  window, 50 % overlap, so that energy is kept): they give the exact spectrum and total power of any linear mix.
 - K-weighted octave-band powers of each stem per 100 ms hop: they decide only which blocks pass the loudness gates.
 - Octave-band sample values of each stem at the instants where peaks are likely (the loudest hops of a few random
   balances): the peak of a mix is close to the largest of their weighted sums.
@@ -182,11 +182,11 @@ def _add_cross(cross: Complex, audio: Float, sample_rate: int) -> None:
     from scipy.fft import rfft
 
     size = _window_size(sample_rate)
-    hop = size // 4
+    hop = size // 2
     count, _, length = audio.shape
-    window = np.sin(np.pi * np.arange(size) / size).astype(np.float32) ** 2
+    window = np.sin(np.pi * (np.arange(size) + 0.5) / size).astype(np.float32)
     padded = np.pad(audio, ((0, 0), (0, 0), (size - hop, size)))
-    scale = np.float32(2.0 / (size * 1.5))
+    scale = np.float32(2.0 / size)
     roots = [(bins, np.sqrt(share * scale)) for bins, share in _shares(size, sample_rate)]
     frames = np.lib.stride_tricks.sliding_window_view(padded, size, axis=2)[:, :, ::hop]
     frames = frames[:, :, : -(-(length + size - hop) // hop)]
@@ -213,7 +213,8 @@ def _hop_powers(signal: Float, sample_rate: int) -> Float:
     window = np.sin(np.pi * (np.arange(size) + 0.5) / size).astype(np.float32)
     padded = np.pad(signal, ((0, 0), (hop // 2, size)))
     frames = np.lib.stride_tricks.sliding_window_view(padded, size, axis=1)[:, ::hop][:, : signal.shape[1] // hop]
-    power = np.abs(rfft(frames * window, axis=-1, overwrite_x=True)) ** 2
+    spectra = rfft(frames * window, axis=-1, overwrite_x=True)
+    power = spectra.real**2 + spectra.imag**2
     freqs = np.fft.rfftfreq(size, 1.0 / sample_rate).astype(np.float64)
     edges = np.concatenate([[0.0], EDGES_HZ[3 : 3 * OCTAVES : 3], [np.inf]])
     matrix = np.zeros((len(freqs), OCTAVES), dtype=np.float32)

@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -241,13 +240,13 @@ def test_a_variant_is_rendered_once_and_goes_with_its_session(monkeypatch: pytes
         found = [read(future.result().source) for future in asked]
     assert rendered == [("firm", 1.0)]
     assert np.array_equal(found[0], found[1])
-    key, file = id(session), Path(asked[0].result().source.inner.inner._path)
+    key, file = id(session), asked[0].result().source.inner.inner._file
     assert key in variants._caches
-    assert file.exists()
+    assert not file.closed
     del session, asked
     gc.collect()
     assert key not in variants._caches
-    assert not file.exists()
+    assert file.closed
 
 
 def test_failures_are_raised_and_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,6 +83,15 @@ class QNetwork(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """(B, actions) Q-values in the padded layout, not masked."""
+        advantage, value = self.parts(batch)
+        q = advantage + value
+        if self.size.use_gains:
+            q = q + batch.gains
+        stop = q.shape[1] - self.size.mix_moves
+        return torch.cat([q[:, :stop], torch.zeros_like(q[:, :1]), q[:, stop + 1 :]], dim=1)
+
+    def parts(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Advantages (B, actions) and values (B, 1); a Q-value is their sum, plus the one-step gain if it is used."""
         count, n = batch.present.shape
         g = batch.groups.shape[1]
         size, layer = self.size, self.layers
@@ -104,15 +113,10 @@ class QNetwork(nn.Module):
         group = torch.relu(layer["group1"](torch.cat([*group_in, around.expand(-1, g, -1)], dim=-1)))
         mine = group.gather(1, batch.members[..., None].expand(-1, -1, size.width))
         hidden = torch.relu(layer["head1"](torch.cat([code, mine, around.expand(-1, n, -1)], dim=-1)))
-        q = torch.cat(
+        advantage = torch.cat(
             [layer["stem_head"](hidden).flatten(1), layer["group_head"](group).flatten(1), layer["mix_head"](context)], dim=1
         )
-        q = q + layer["value_head"](context)
-        if size.use_gains:
-            q = q + batch.gains
-        stop = torch.zeros_like(q[:, :1])
-        before, after = torch.split(q, [q.shape[1] - size.mix_moves, size.mix_moves], dim=1)
-        return torch.cat([before, stop, after[:, 1:]], dim=1)
+        return advantage, layer["value_head"](context)
 
     def policy(self, made_by: dict[str, str]) -> Policy:
         """The weights as a numpy policy."""

@@ -31,17 +31,18 @@ class TrainConfig:
     faders_db: float = 12.0
     most_stems: int = 10
     steps: int = 48
-    epsilon_start: float = 0.5
-    epsilon_end: float = 0.05
+    epsilon_start: float = 0.3
+    epsilon_end: float = 0.02
     update_every: int = 2
     batch: int = 128
     n_step: int = 3
     capacity: int = 20_000
     warm_up: int = 1_000
     learning_rate: float = 3e-4
+    advantage_penalty: float = 0.01
     target_every: int = 500
     validate_every: int = 4_000
-    validation_starts: int = 2
+    validation_starts: int = 4
     width: int = 96
     use_gains: bool = True
 
@@ -75,9 +76,8 @@ def train(
     torch.set_num_threads(1)
     torch.manual_seed(config.seed)
     rng = np.random.default_rng(config.seed)
-    learner = Learner(
-        QNetwork(NetworkSize(width=config.width, use_gains=config.use_gains)), config.learning_rate, config.target_every
-    )
+    network = QNetwork(NetworkSize(width=config.width, use_gains=config.use_gains))
+    learner = Learner(network, config.learning_rate, config.target_every, config.advantage_penalty)
     replay = Replay(config.capacity, config.n_step)
     starts = [
         broken(scene, config, np.random.default_rng([config.seed, 1, i, k]))
