@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mixrl.agent.policy import Policy, load_policy
     from mixrl.check import Finding, check
     from mixrl.delivery import Delivery
-    from mixrl.env import MixEnv
+    from mixrl.env import MixEnv, make_env
     from mixrl.meters import Measurement, Meter, measure, measure_array
     from mixrl.mixer import Candidate, Mix, Mixer, deliver_mix, mix
     from mixrl.recipe import LoggedMove, Recipe, read_recipe, write_recipe
@@ -36,7 +36,7 @@ _HOMES = {
     "mixrl.agent.policy": ("Policy", "load_policy"),
     "mixrl.check": ("Finding", "check"),
     "mixrl.delivery": ("Delivery",),
-    "mixrl.env": ("MixEnv",),
+    "mixrl.env": ("MixEnv", "make_env"),
     "mixrl.meters": ("Measurement", "Meter", "measure", "measure_array"),
     "mixrl.mixer": ("Candidate", "Mix", "Mixer", "deliver_mix", "mix"),
     "mixrl.recipe": ("LoggedMove", "Recipe", "read_recipe", "write_recipe"),
@@ -72,6 +72,7 @@ __all__ = [
     "deliver_mix",
     "load_policy",
     "load_session",
+    "make_env",
     "measure",
     "measure_array",
     "mix",

@@ -28,7 +28,8 @@ class Rendered:
         self.session, self.scene = session, scene
 
     def measures(self, settings: MixSettings) -> Measures:
-        """Render the excerpt, meter mix and stems. Mix loudness, peak, limiting and spectrum are the meters' own."""
+        """Render the excerpt, meter mix and stems. Mix loudness, peaks and limiting are the meters' and the
+        limiter's own; spectra are those of the rendered stems, summed."""
         rate = self.session.sample_rate
         strips = [self._excerpt(settings, name) for name in self.scene.facts.names]
         length = strips[0].source().frames
@@ -41,7 +42,7 @@ class Rendered:
             for block in strip.source().blocks():
                 mix[:, at : at + block.shape[1]] += block
                 at += block.shape[1]
-        meter = Meter(rate, 2, true_peak=False)
+        meter = Meter(rate, 2, spectrum=False, true_peak=False)
         meter.push(mix)
         reading = meter.result()
         measured = replace(
@@ -50,7 +51,7 @@ class Rendered:
             gain_reduction_db=predicted.gain_reduction_db,
             tempo_ratio=predicted.tempo_ratio,
         )
-        if reading.integrated_lufs is None or reading.spectrum_db is None:
+        if reading.integrated_lufs is None:
             return measured
         short = reading.max_short_term_lufs
         gain = self.scene.facts.target_lufs - reading.integrated_lufs
@@ -67,7 +68,6 @@ class Rendered:
             peak_dbfs=np.float64(SILENCE_DB if reading.sample_peak_dbfs is None else reading.sample_peak_dbfs),
             limiting_db=np.float64(np.percentile(reduction, 99.0) if len(reduction) else 0.0),
             psr_db=measured.psr_db if psr is None else np.float64(psr),
-            spectrum_db=np.maximum(np.nan_to_num(reading.spectrum_db, nan=SILENCE_DB), SILENCE_DB),
         )
 
     def _excerpt(self, settings: MixSettings, name: str) -> TemporaryAudio:

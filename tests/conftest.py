@@ -1,0 +1,70 @@
+"""Sessions that several test files share. They are made or analysed once for the whole run."""
+
+from __future__ import annotations
+
+import os
+
+# before numpy is imported: BLAS threads that wait for busy cores cost more than they bring
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from mixrl.scene import Scene
+from mixrl.session import Session, load_session
+
+SAMPLES = Path(__file__).parent.parent / "audio_samples"
+RATE = 44_100
+
+
+def band_noise(rng: np.random.Generator, n: int, rate: int, low: float, high: float) -> NDArray[np.float64]:
+    """(n,) noise of unit RMS that falls off outside low..high Hz at about 24 dB/octave."""
+    freqs = np.maximum(np.fft.rfftfreq(n, 1.0 / rate), 1.0)
+    shape = 1.0 / np.sqrt((1.0 + (low / freqs) ** 8) * (1.0 + (freqs / high) ** 8))
+    noise = np.fft.irfft(np.fft.rfft(rng.standard_normal(n)) * shape / np.sqrt(freqs), n)
+    return noise / noise.std()
+
+
+def small_stems(rate: int = RATE, seconds: float = 8.0, seed: int = 0) -> dict[str, NDArray[np.float32]]:
+    """Six stems: a mono kick, a mono vocal that rests, wide stereo keys, one guitar under two microphones (coherent,
+    one of them farther away), and a silent stem."""
+    rng = np.random.default_rng(seed)
+    n = round(rate * seconds)
+    time = np.arange(n) / rate
+    beat = time % 0.5
+    loud = rng.uniform(0.6, 1.0, int(2 * seconds) + 1)[(2 * time).astype(int)]
+    kick = loud * np.sin(2 * np.pi * (60.0 - 40.0 * beat) * beat) * np.minimum(beat / 0.003, 1.0) * np.exp(-12.0 * beat)
+    kick += 0.05 * band_noise(rng, n, rate, 2000.0, 6000.0) * np.exp(-80.0 * beat)
+    phrase = np.clip(3.0 * np.sin(2 * np.pi * time / 4.0 + 0.4), 0.0, 1.0)
+    vocal = band_noise(rng, n, rate, 200.0, 4000.0) * phrase * (0.6 + 0.4 * np.sin(2 * np.pi * 3.0 * time))
+    middle = band_noise(rng, n, rate, 150.0, 6000.0)
+    keys = np.stack([middle + 0.5 * band_noise(rng, n, rate, 300.0, 9000.0) for _ in range(2)])
+    strum = 0.3 + 0.7 * np.exp(-3.0 * (time % 1.0))
+    guitar = band_noise(rng, n, rate, 120.0, 3500.0) * strum
+    room = np.roll(guitar, 25) + 0.4 * band_noise(rng, n, rate, 100.0, 3000.0)
+    stems = {
+        "kick": 0.5 * kick, "vocal": 0.10 * vocal, "keys": 0.04 * keys, "guitar_close": 0.06 * guitar,
+        "guitar_room": 0.04 * room, "shaker": np.zeros(n),
+    }  # fmt: skip
+    return {name: audio.astype(np.float32) for name, audio in stems.items()}
+
+
+@pytest.fixture(scope="session")
+def small() -> Session:
+    """``small_stems`` as a session."""
+    return Session.from_arrays(small_stems(), RATE, "small")
+
+
+@pytest.fixture(scope="session")
+def small_scene(small: Session) -> Scene:
+    return Scene.of(small)
+
+
+@pytest.fixture(scope="session", params=["hydrogen", "caesium"])
+def sample(request: pytest.FixtureRequest) -> tuple[Session, Scene]:
+    """Each of the sessions that ship, with its scene."""
+    session = load_session(SAMPLES / request.param)
+    return session, Scene.of(session)

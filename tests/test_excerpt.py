@@ -1,0 +1,54 @@
+"""Which part of a song is listened to."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mixrl.excerpt import ENOUGH_S, MAIN_S, MOST_S, active_seconds, choose
+
+
+def test_active_is_relative_to_the_loudest_second_and_silence_is_never_active():
+    found = active_seconds([np.array([1.0, 2e-3, 5e-4]), np.array([1e-6, 1e-6, 5e-10]), np.zeros(3)])
+    assert found.tolist() == [[True, True, False], [True, True, False], [False, False, False]]
+
+
+def test_short_sessions_are_taken_whole():
+    assert choose(np.ones((3, 26), dtype=bool), 25.4) == ((0, 26),)
+    assert choose(np.zeros((3, 5), dtype=bool), 5.0) == ((0, 5),)
+
+
+def test_the_main_piece_is_where_the_most_stems_play():
+    active = np.zeros((4, 200), dtype=bool)
+    active[0] = True
+    active[1:, 120:145] = True
+    ((start, stop),) = choose(active, 200.0)
+    assert stop - start == MAIN_S
+    assert 120 <= start <= 125
+
+
+def test_a_stem_that_rests_there_gets_a_piece_of_its_own():
+    active = np.ones((3, 200), dtype=bool)
+    active[2] = False
+    active[2, 180:190] = True
+    pieces = choose(active, 200.0)
+    assert sum(stop - start for start, stop in pieces) < 30
+    heard = sum(int(active[2, start:stop].sum()) for start, stop in pieces)
+    assert heard >= ENOUGH_S
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_pieces_are_in_order_apart_inside_and_not_too_long(seed):
+    rng = np.random.default_rng(seed)
+    seconds = int(rng.integers(41, 400))
+    active = np.repeat(rng.random((int(rng.integers(1, 25)), seconds // 5 + 1)) < rng.random(), 5, axis=1)[:, :seconds]
+    pieces = choose(active, float(seconds))
+    flat = [edge for piece in pieces for edge in piece]
+    assert flat == sorted(set(flat))
+    assert flat[0] >= 0
+    assert flat[-1] <= seconds
+    total = sum(stop - start for start, stop in pieces)
+    assert MAIN_S <= total <= MOST_S
+    heard = sum(active[:, start:stop].sum(axis=1) for start, stop in pieces)
+    if total <= MOST_S - 5:  # there was room, so everybody was heard
+        assert (heard >= np.minimum(active.sum(axis=1), ENOUGH_S)).all()
