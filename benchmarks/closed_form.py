@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mixrl.excerpt import excerpt
 from mixrl.rendered import Rendered
 from mixrl.scene import Scene
 from mixrl.score import score
@@ -51,9 +52,9 @@ def main() -> None:
     arguments = parser.parse_args()
     rng = np.random.default_rng(arguments.seed)
     for folder in arguments.folders:
-        session = load_session(folder)
-        scene = Scene.of(session)
-        rendered = Rendered(session, scene)
+        heard = excerpt(load_session(folder))
+        scene = Scene.of(heard)
+        rendered = Rendered(heard, scene)
         facts = scene.facts
         found: dict[str, list[np.ndarray]] = {name: [] for name in [*MEASURES, "score"]}
         seconds = np.zeros(2)
@@ -69,7 +70,7 @@ def main() -> None:
                 counted = difference.shape == facts.counted.shape and name in ("spectrum_db", "side_mid_db")
                 found[name].append(np.ravel(difference[facts.counted] if counted else difference))
             found["score"].append(np.atleast_1d(score(real, facts) - score(predicted, facts)))
-        print(f"{folder.name}: {len(session.stems)} stems, {arguments.settings} settings")
+        print(f"{folder.name}: {len(heard.stems)} stems, {arguments.settings} settings")
         print(f"  one render {seconds[0] / arguments.settings:.2f} s, {seconds[0] / seconds[1]:.0f} x one prediction")
         for name, parts in found.items():
             values = np.concatenate(parts)

@@ -15,6 +15,7 @@ import tempfile
 from pathlib import Path
 
 from mixrl.agent.policy import default_policy, load_policy
+from mixrl.excerpt import excerpt
 from mixrl.measures import CENTRES_HZ
 from mixrl.mixer import Mixer
 from mixrl.rendered import Rendered
@@ -36,12 +37,14 @@ def main() -> None:
     policy = load_policy(arguments.policy) if arguments.policy else default_policy()
     rows = []
     curves = []
-    print(f"{'session':34s} stems " + " ".join(f"{c:>14s}" for c in COLUMNS) + "  moves winner     LUFS   dBTP  limiting")
+    scores_head = " ".join(f"{c:>14s}" for c in COLUMNS)
+    print(f"{'session':34s} stems {scores_head}  moves winner      LUFS   dBTP limiting")
     for folder in arguments.folders:
         session = load_session(folder)
+        heard = excerpt(session)
         mix = Mixer(policy=policy).mix(session)
-        scene = Scene.of(session)
-        rendered = Rendered(session, scene)
+        scene = Scene.of(heard)
+        rendered = Rendered(heard, scene)
         scores = {c.name: c.score for c in mix.candidates}
         scores["equal loudness"] = float(score(rendered.measures(equal_loudness(scene)), scene.facts))
         with tempfile.TemporaryDirectory() as temporary:

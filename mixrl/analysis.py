@@ -1,7 +1,7 @@
 """Audio -> the spectra, hop powers and peak instants from which the closed form predicts every mix.
 
-Everything is accumulated piece by piece over an excerpt, so memory grows with the number of stems and not with the
-length of the song. All stems are taken as stereo (a mono stem has the same signal on both sides).
+Everything is accumulated piece by piece, so the audio held at once grows with the number of stems only. All stems are
+taken as stereo (a mono stem has the same signal on both sides).
 
 - Long-term cross-spectra of all stem pairs in twelfth-octave bands whose edges lie on the third-octave edges (sine
   window, 50 % overlap, so that energy is kept): they give the exact spectrum and total power of any linear mix.
@@ -54,7 +54,7 @@ def octave_of_band() -> NDArray[np.int64]:
 
 @dataclass(frozen=True)
 class StemSpectra:
-    """One stem, or one compressed or stretched variant of it, before EQ, gain and pan. Powers are per sample.
+    """One stem, or one compressed variant of it, before EQ, gain and pan. Powers are per sample.
 
     own: (2, BANDS) power per channel; hops: (T, OCTAVES, 2) K-weighted power; instants: (2, OCTAVES, M) sample
     values; gain_reduction_db: mean gain reduction of the variant's compressor.
@@ -68,11 +68,11 @@ class StemSpectra:
 
 @dataclass(frozen=True)
 class Analysis:
-    """What is known of an excerpt of a session.
+    """What is known of a session's sound.
 
-    pieces: (start, stop) samples of the session that were read. cross: (3, N, N, BANDS) mean of L L*, R R* and L R*
+    pieces: (start, stop) samples that were read at once. cross: (3, N, N, BANDS) mean of L L*, R R* and L R*
     of stems i and j. stems: their own spectra. channels: (N,) 1 or 2 per stem. k_power: (BANDS,) |K-weighting|^2.
-    places: watched instants, (M,) samples of the joined excerpt: the hot hops' peaks under the first balance in order
+    places: watched instants, (M,) samples: the hot hops' peaks under the first balance in order
     of time, then under the second, and so on.
     """
 
@@ -90,26 +90,22 @@ class Analysis:
         return int(self.stems[0].hops.shape[0])
 
 
-def split(pieces: Sequence[tuple[int, int]], sample_rate: int) -> tuple[tuple[int, int], ...]:
-    """Pieces cut to whole hops and to at most ten seconds each; a piece shorter than a hop is padded to one."""
+def _pieces(frames: int, sample_rate: int) -> tuple[tuple[int, int], ...]:
+    """(start, stop) of pieces of whole hops and at most ``PIECE_S``; the last one reaches past the end."""
     hop = round(HOP_S * sample_rate)
     longest = hop * round(PIECE_S / HOP_S)
-    found = []
-    for start, stop in pieces:
-        hops = max((stop - start + hop - 1) // hop, 1)
-        stop = start + hops * hop
-        found += [(at, min(at + longest, stop)) for at in range(start, stop, longest)]
-    return tuple(found)
+    stop = max(-(-frames // hop), 1) * hop
+    return tuple((at, min(at + longest, stop)) for at in range(0, stop, longest))
 
 
-def analyse(readers: Sequence[Reader], sample_rate: int, pieces: Sequence[tuple[int, int]]) -> Analysis:
-    """Analyse stems over pieces of the time line (samples, any order; see ``split``).
+def analyse(readers: Sequence[Reader], sample_rate: int, frames: int) -> Analysis:
+    """Analyse ``frames`` samples of stems.
 
     readers: one per stem; they return zeros outside the stem. Deterministic: the random balances have a fixed seed.
     """
     from mixrl.meters import k_weighting_power
 
-    pieces = split(pieces, sample_rate)
+    pieces = _pieces(frames, sample_rate)
     count = len(readers)
     rng = np.random.default_rng(20)
     gains = 10.0 ** (rng.uniform(-BALANCE_SPREAD_DB, BALANCE_SPREAD_DB, (BALANCES, count)) / 20.0)
@@ -143,7 +139,7 @@ def analyse(readers: Sequence[Reader], sample_rate: int, pieces: Sequence[tuple[
 
 
 def analyse_variant(read: Reader, analysis: Analysis, gain_reduction_db: float = 0.0) -> StemSpectra:
-    """The spectra of a variant of a stem over the same excerpt, to stand in for the stem's own."""
+    """The spectra of a variant of a stem over the same time, to stand in for the stem's own."""
     cross = np.zeros((3, 1, 1, BANDS), dtype=np.complex64)
     hops, total = [], 0
     for start, stop in analysis.pieces:

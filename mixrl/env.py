@@ -16,11 +16,12 @@ import numpy as np
 from gymnasium import spaces
 
 from mixrl.errors import InputError
+from mixrl.excerpt import excerpt
 from mixrl.measures import Measures
 from mixrl.moves import KINDS, MOVE_COST, Layout, apply, step_limit
 from mixrl.scene import Scene
-from mixrl.session import Session
 from mixrl.score import score
+from mixrl.session import Session
 from mixrl.settings import MixSettings
 from mixrl.state import GROUP_FEATURES, MIX_FEATURES, STEM_FEATURES, State, observe
 
@@ -28,7 +29,9 @@ Observation = dict[str, np.ndarray]
 
 
 def make_env(session: Session, *, backend: str = "scene", target: float = -14.0, ceiling: float = -1.0) -> MixEnv:
-    """An environment on a session, judged in closed form ("scene") or on rendered audio ("render", much slower)."""
+    """An environment on a session (a long one's excerpt), judged in closed form ("scene") or on rendered audio
+    ("render", much slower)."""
+    session = excerpt(session)
     scene = Scene.of(session, target_lufs=target, ceiling_dbtp=ceiling)
     if backend != "render":
         return MixEnv(scene, backend=backend)

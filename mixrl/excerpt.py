@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
+
+from mixrl.audio import BLOCK, Source
+from mixrl.session import Session
 
 MAIN_S = 20
 EXTRA_S = 5
@@ -47,3 +52,63 @@ def choose(active: NDArray[np.bool_], seconds: float) -> tuple[tuple[int, int], 
         taken[at : at + EXTRA_S] = True
     edges = np.flatnonzero(np.diff(np.concatenate([[0], taken.astype(int), [0]])))
     return tuple((int(a), int(b)) for a, b in edges.reshape(-1, 2))
+
+
+def excerpt(session: Session) -> Session:
+    """The part of a session that stands for it, as a session of its own; a short one is returned as it is.
+
+    Planning listens to this, so its time, memory and temporary files do not grow with the length of the song.
+    """
+    if session.duration_s <= WHOLE_S:
+        return session
+    seconds = choose(active_seconds([stem.activity for stem in session.stems]), session.duration_s)
+    rate = session.sample_rate
+    pieces = tuple((start * rate, min(stop * rate, session.frames)) for start, stop in seconds)
+    stems = tuple(
+        replace(
+            stem,
+            source=_Joined(session.source(stem), pieces),
+            offset=0,
+            activity=np.concatenate([stem.activity[start:stop] for start, stop in seconds]),
+        )
+        for stem in session.stems
+    )
+    return replace(session, stems=stems, frames=sum(stop - start for start, stop in pieces))
+
+
+@dataclass(frozen=True)
+class _Joined:
+    """Pieces (start, stop) of a source, one after the other."""
+
+    inner: Source
+    pieces: tuple[tuple[int, int], ...]
+
+    @property
+    def sample_rate(self) -> int:
+        return self.inner.sample_rate
+
+    @property
+    def channels(self) -> int:
+        return self.inner.channels
+
+    @property
+    def frames(self) -> int:
+        return sum(stop - start for start, stop in self.pieces)
+
+    def blocks(self, start: int = 0, stop: int | None = None, size: int = BLOCK) -> Iterator[NDArray[np.float32]]:
+        stop = self.frames if stop is None else min(stop, self.frames)
+        parts = self._parts(start, stop, size)
+        held = np.zeros((self.channels, 0), np.float32)
+        for at in range(start, stop, size):
+            wanted = min(size, stop - at)
+            while held.shape[1] < wanted:
+                held = np.concatenate([held, next(parts)], axis=1)
+            yield np.ascontiguousarray(held[:, :wanted])
+            held = held[:, wanted:]
+
+    def _parts(self, start: int, stop: int, size: int) -> Iterator[NDArray[np.float32]]:
+        edges = np.concatenate([[0], np.cumsum([b - a for a, b in self.pieces])])
+        for (begin, _), (low, high) in zip(self.pieces, pairwise(int(e) for e in edges), strict=True):
+            first, last = max(start, low), min(stop, high)
+            if first < last:
+                yield from self.inner.blocks(begin + first - low, begin + last - low, size)

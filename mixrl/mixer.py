@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import fnmatch
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,12 +17,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from mixrl.errors import InputError
-from mixrl.moves import KINDS, Layout, Move, apply, step_limit
+from mixrl.errors import InputError, ProcessingError
+from mixrl.moves import KINDS, Layout, Move, apply, step_limit, to_tempo
 from mixrl.recipe import LoggedMove, Recipe, write_recipe
 from mixrl.score import TERMS, WEIGHTS, score, terms
 from mixrl.session import Session, load_session
-from mixrl.settings import COMPRESSORS, MasterSettings, MixSettings, StripSettings
+from mixrl.settings import (
+    CEILING_RANGE_DBTP,
+    COMPRESSORS,
+    TARGET_RANGE_LUFS,
+    MasterSettings,
+    MixSettings,
+    StripSettings,
+)
 
 if TYPE_CHECKING:
     from mixrl.agent.policy import Policy
@@ -136,14 +144,20 @@ class Mixer:
     policy: Policy | None = None
 
     def __post_init__(self) -> None:
-        MasterSettings(ceiling_dbtp=self.ceiling, target_lufs=self.target)  # checks both
+        if self.target is not None:
+            _in_range("target", self.target, *TARGET_RANGE_LUFS, "LUFS")
+        _in_range("ceiling", self.ceiling, *CEILING_RANGE_DBTP, "dBTP")
+        if self.seed < 0:
+            raise InputError(f"seed {self.seed} is out of range: give 0 or more")
         for kind, value in self.strength.items():
             if kind not in KINDS:
                 raise InputError(f"strength: no kind of move {kind!r}: there are {', '.join(KINDS)}")
             if not 0.0 <= value <= 1.0:
                 raise InputError(f"strength: {kind}={value:g} is out of range: give 0 to 1")
-        if self.bpm is not None and not 20.0 <= self.bpm <= 400.0:
-            raise InputError(f"bpm {self.bpm:g} is out of range: give 20 to 400")
+        if self.bpm is not None:
+            _in_range("bpm", self.bpm, 20.0, 400.0, "")
+            if not self._use("tempo"):
+                raise InputError(f"bpm {self.bpm:g} asks for what strength tempo=0 forbids: drop one of them")
         if self.steps is not None and self.steps < 0:
             raise InputError(f"steps {self.steps} is out of range: give 0 or more")
 
@@ -161,6 +175,7 @@ class Mixer:
 
     def mix(self, session: Session, progress: Progress = lambda what, share: None) -> Mix:
         """Plan the mix of a session and let it compete. Raises InputError for locks that match no stem."""
+        from mixrl.excerpt import excerpt
         from mixrl.rendered import Rendered
         from mixrl.rules import rule_mix
         from mixrl.scene import Scene
@@ -175,8 +190,9 @@ class Mixer:
             warnings.append(f"no tempo was found in the session, so it cannot be brought to {self.bpm:g} BPM")
         # an asked-for tempo is wanted, however sure the estimate; a guess about a loop counts as much as it is sure
         weights = dict.fromkeys(ratios, 1.0) if self.bpm is not None else plan.weights() if plan else {}
+        heard = excerpt(session)
         scene = Scene.of(
-            session,
+            heard,
             target_lufs=-14.0 if self.target is None else self.target,
             ceiling_dbtp=self.ceiling,
             tempo_ratios=ratios,
@@ -184,9 +200,12 @@ class Mixer:
         )
         neutral = scene.neutral()
         settings, moves = self._act(scene, locked, progress)
-        rules = _keep_locked(self._blended(rule_mix(scene)), neutral, locked)
+        rules = rule_mix(scene)
+        if self.bpm is not None:
+            rules = to_tempo(rules, scene.facts, 1.0)
+        rules = _keep_locked(self._blended(rules), neutral, locked)
         proposals = {NO_CHANGE: neutral, RULE_MIX: rules, DQN: settings}
-        rendered = Rendered(session, scene)
+        rendered = Rendered(heard, scene)
         candidates = []
         for index, (name, proposal) in enumerate(proposals.items()):
             progress("comparing", index / len(proposals))
@@ -196,6 +215,8 @@ class Mixer:
             candidates.append(Candidate(name, proposal, float(score(measures, scene.facts)), predicted, found))
         progress("comparing", 1.0)
         winner = max(candidates, key=lambda c: c.score)
+        if ratios and self.bpm is not None:
+            warnings += _tempo_missed(winner.settings, ratios, self.bpm, locked, self.strength)
         master = MasterSettings(ceiling_dbtp=self.ceiling, target_lufs=self.target)
         return Mix(
             session=session,
@@ -224,22 +245,37 @@ class Mixer:
         settings = scene.neutral()
         stop = Layout(len(facts.names), len(facts.groups)).mix_start
         state, measures = observe(scene, settings, 1.0, locked, kinds)
-        best, best_score, best_count = settings, float(score(measures, facts)), 0
-        log: list[LoggedMove] = []
+        best_score, best_count = float(score(measures, facts)), 0
+        path: list[tuple[int, MixSettings]] = []
         for step in range(limit):
             progress("mixing", step / limit)
             action = policy.act(state)
             if action == stop:
                 break
-            after = apply(settings, facts, action)
-            state, then = observe(scene, after, 1.0 - (step + 1) / limit, locked, kinds)
-            log.append(_logged(step, action, settings, after, facts, measures, then))
-            settings, measures = after, then
+            settings = apply(settings, facts, action)
+            state, measures = observe(scene, settings, 1.0 - (step + 1) / limit, locked, kinds)
+            path.append((action, settings))
             now = float(score(measures, facts))
             if now > best_score:
-                best, best_score, best_count = settings, now, len(log)
+                best_score, best_count = now, len(path)
         progress("mixing", 1.0)
-        return self._blended(best), tuple(log[:best_count])
+        return self._log(scene, path[:best_count])
+
+    def _log(
+        self, scene: Scene, path: Sequence[tuple[int, MixSettings]]
+    ) -> tuple[MixSettings, tuple[LoggedMove, ...]]:
+        """The settings at the end of a path and its moves, both as far as the strengths let them go."""
+        settings = scene.neutral()
+        measures = scene.measures(settings)
+        log: list[LoggedMove] = []
+        for action, reached in path:
+            after = self._blended(reached)
+            if after == settings:  # a strength below 1 can keep a step from being taken
+                continue
+            then = scene.measures(after)
+            log.append(_logged(len(log), action, settings, after, scene.facts, measures, then))
+            settings, measures = after, then
+        return settings, tuple(log)
 
     def _blended(self, settings: MixSettings) -> MixSettings:
         """Settings with each kind of move kept to its strength."""
@@ -313,13 +349,13 @@ def write_stems(
     from mixrl.render import render_stem
 
     folder = Path(folder)
-    if not folder.parent.is_dir():
-        raise InputError(f"{folder.parent}: no such folder: make it first")
-    paths = [folder / f"{name.replace('/', '_')}.wav" for name in session.names]
-    existing = [path for path in paths if path.exists()]
-    if existing and not force:
-        raise InputError(f"{existing[0]}: exists already: use --force to overwrite, or give another folder")
-    folder.mkdir(exist_ok=True)
+    paths: list[Path] = []
+    for name in session.names:
+        path, number = folder / f"{name.replace('/', '_')}.wav", 2
+        while path in paths:
+            path, number = folder / f"{name.replace('/', '_')} ({number}).wav", number + 1
+        paths.append(path)
+    _ready(folder, paths, force)
     gain = np.float32(10.0 ** (gain_db / 20.0))
     for name, path in zip(session.names, paths, strict=True):
         with Writer(path, session.sample_rate, 2, "wav32f", force=force) as writer:
@@ -334,21 +370,52 @@ def write_candidates(mix: Mix, folder: str | os.PathLike[str], force: bool = Fal
     from mixrl.render import SumSource
 
     folder = Path(folder)
-    if not folder.parent.is_dir():
-        raise InputError(f"{folder.parent}: no such folder: make it first")
     paths = {c.name: folder / f"{c.name.replace(' ', '-')}.wav" for c in mix.candidates}
-    existing = [path for path in paths.values() if path.exists()]
-    if existing and not force:
-        raise InputError(f"{existing[0]}: exists already: use --force to overwrite, or give another folder")
-    folder.mkdir(exist_ok=True)
+    _ready(folder, paths.values(), force)
     master = mix.settings.master
     reached = [master_gain(SumSource(mix.session, c.settings), master)[1].integrated_lufs for c in mix.candidates]
     loudness = [value for value in reached if value is not None]
-    common = replace(master, target_lufs=min(loudness)) if loudness else master
+    common = replace(master, target_lufs=max(min(loudness), TARGET_RANGE_LUFS[0])) if loudness else master
     for candidate in mix.candidates:
         settings = replace(candidate.settings, master=common)
         deliver_mix(mix.session, settings, paths[candidate.name], force=force, seed=mix.seed)
     return paths
+
+
+def _ready(folder: Path, paths: Collection[Path], force: bool) -> None:
+    """Make an output folder when missing; InputError where these files cannot go into it."""
+    if not folder.parent.is_dir():
+        raise InputError(f"{folder}: there is no folder {folder.parent}: make it first, or give another one")
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: is a file: give the name of a folder")
+    existing = [path for path in paths if path.exists()]
+    if existing and not force:
+        raise InputError(f"{existing[0]}: exists already: use --force to overwrite, or give another folder")
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise ProcessingError(f"{folder}: cannot be made ({error.strerror}): give another folder") from None
+
+
+def _in_range(what: str, value: float, low: float, high: float, unit: str) -> None:
+    if not low <= value <= high:  # also for NaN
+        raise InputError(f"{what} {value:g} is out of range: give {low:g} to {high:g} {unit}".rstrip())
+
+
+def _tempo_missed(
+    settings: MixSettings,
+    ratios: Mapping[str, float],
+    bpm: float,
+    locked: Collection[str],
+    strength: Mapping[str, float],
+) -> list[str]:
+    """A warning when the tempo that was asked for is not the mix's."""
+    part = strength.get("tempo", 1.0)
+    if all(abs(settings.strip(name).tempo_ratio - ratio**part) < 1e-3 for name, ratio in ratios.items()):
+        return []
+    held = sorted(set(locked) & set(ratios))
+    why = f"{held[0]} is locked, and a session is stretched as a whole" if held else "the best mix found does without"
+    return [f"the mix is not brought to {bpm:g} BPM: {why}"]
 
 
 def _locked(session: Session, patterns: Sequence[str]) -> tuple[str, ...]:
@@ -414,4 +481,7 @@ def _pan(pan: float) -> str:
 
 
 def _ratios(settings: MixSettings) -> str:
-    return ", ".join(f"{ratio:.3f}" for ratio in sorted({s.tempo_ratio for s in settings.stems.values()}))
+    """ "0.835, keys 0.694": the ratio of most stems, then those that differ by name."""
+    ratios = {name: f"{strip.tempo_ratio:.3f}" for name, strip in settings.stems.items()}
+    usual, _ = Counter(ratios.values()).most_common(1)[0]
+    return ", ".join([usual, *(f"{name} {ratio}" for name, ratio in ratios.items() if ratio != usual)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,14 +73,19 @@ class Recipe:
 
     def to_json(self) -> str:
         """Indented JSON that ``from_json`` reads back to an equal recipe."""
-        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        try:
+            text.encode()
+        except UnicodeEncodeError:  # a file name that is no valid text goes through escapes
+            return json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n"
+        return text
 
     @classmethod
     def from_json(cls, text: str, what: str = "recipe") -> Recipe:
         """Read a recipe; also bare settings (``MixSettings.to_json``). Raises InputError on anything else."""
         data = parse_json(text, what)
         if isinstance(data, dict) and "format" not in data and "stems" in data:
-            return cls(MixSettings.from_dict(data))
+            return cls(_settings(data, what))
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             raise InputError(f"{what}: not a mixrl recipe: give a file that `mixrl mix --recipe` wrote")
         version = data.get("version")
@@ -92,18 +97,16 @@ class Recipe:
             raise InputError(f"{what}: unknown key {unknown[0]!r:.60} in the recipe: remove it")
         if "settings" not in data:
             raise InputError(f"{what}: the recipe has no settings: write it again with `mixrl mix --recipe`")
-        settings = MixSettings.from_dict(data["settings"])
         return cls(
-            settings=settings,
+            settings=_settings(data["settings"], what),
             folder=_typed(data, "folder", (str, type(None)), None, what),
             include=tuple(_typed(item, None, str, "", what) for item in _typed(data, "include", list, [], what)),
             winner=_typed(data, "winner", str, "", what),
             scores={
-                str(k): float(_typed(v, None, (int, float), 0.0, what))
-                for k, v in _typed(data, "scores", dict, {}, what).items()
+                str(k): _finite(v, what) for k, v in _typed(data, "scores", dict, {}, what).items()
             },
             moves=tuple(_move(item, what) for item in _typed(data, "moves", list, [], what)),
-            seed=_typed(data, "seed", int, 0, what),
+            seed=_seed(_typed(data, "seed", int, 0, what), what),
             made_with=_typed(data, "made_with", str, "", what),
         )
 
@@ -115,13 +118,34 @@ def _typed(data: Any, key: str | None, kind: Any, default: Any, what: str) -> An
     return value
 
 
+def _settings(data: Any, what: str) -> MixSettings:
+    try:
+        return MixSettings.from_dict(data)
+    except InputError as error:
+        raise InputError(f"{what}: {error}") from None
+
+
+def _finite(value: Any, what: str) -> float:
+    number = _typed(value, None, (int, float), 0.0, what)
+    if not -1e9 < number < 1e9:  # 1e999 reads as infinity, and a long integer fits no float
+        raise InputError(f"{what}: a score is out of range in the recipe: {str(number)[:20]}")
+    return float(number)
+
+
+def _seed(value: int, what: str) -> int:
+    if value < 0:
+        raise InputError(f"{what}: seed {value!r:.20} is out of range: give 0 or more")
+    return value
+
+
 def _move(data: Any, what: str) -> LoggedMove:
     row = _typed(data, None, dict, {}, what)
     kinds = {"step": int, "score_change": (int, float)}
     names = [f.name for f in fields(LoggedMove)]
     if set(row) != set(names):
         raise InputError(f"{what}: a move must have the keys {', '.join(names)}")
-    return LoggedMove(**{name: _typed(row, name, kinds.get(name, str), None, what) for name in names})
+    move = LoggedMove(**{name: _typed(row, name, kinds.get(name, str), None, what) for name in names})
+    return replace(move, score_change=_finite(move.score_change, what))
 
 
 def write_recipe(recipe: Recipe, path: str | os.PathLike[str], force: bool = False) -> None:
@@ -129,8 +153,6 @@ def write_recipe(recipe: Recipe, path: str | os.PathLike[str], force: bool = Fal
 
     Raises InputError (exists and not force, folder missing), ProcessingError (disk full).
     """
-    from dataclasses import replace
-
     from mixrl.audio import atomic_path
 
     path = Path(path)
@@ -145,7 +167,10 @@ def write_recipe(recipe: Recipe, path: str | os.PathLike[str], force: bool = Fal
 
 
 def read_recipe(path: str | os.PathLike[str]) -> tuple[Recipe, Path | None]:
-    """A recipe and the folder it names, as a path from here. Raises InputError naming the file."""
+    """A recipe and its session's folder, made absolute: it is written relative to the recipe.
+
+    Raises InputError naming the file.
+    """
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")
@@ -154,4 +179,7 @@ def read_recipe(path: str | os.PathLike[str]) -> tuple[Recipe, Path | None]:
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}): give a recipe file") from None
     recipe = Recipe.from_json(text, str(path))
-    return recipe, None if recipe.folder is None else path.resolve().parent / recipe.folder
+    if recipe.folder is None:
+        return recipe, None
+    folder = Path(os.path.normpath(path.resolve().parent / recipe.folder))
+    return replace(recipe, folder=str(folder)), folder

@@ -1,11 +1,13 @@
 """The measures of any settings, by rendering them through pedalboard and metering the audio.
 
-The other side of ``scene``: the same ``Measures`` from audio that was really made, over the same excerpt. It is what
-the final choice between mixes trusts, and what the closed form is tested against.
+The other side of ``scene``: the same ``Measures`` from audio that was really made. It is what the
+final choice between mixes trusts, and what the closed form is tested against.
 """
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -22,18 +24,19 @@ from mixrl.settings import MixSettings
 
 
 class Rendered:
-    """Measures settings of one session on rendered audio, over the excerpt of its scene."""
+    """Measures settings of one session on rendered audio. scene: of the same session."""
 
     def __init__(self, session: Session, scene: Scene) -> None:
         self.session, self.scene = session, scene
 
     def measures(self, settings: MixSettings) -> Measures:
-        """Render the excerpt, meter mix and stems. Mix loudness, peaks and limiting are the meters' and the
+        """Render, meter mix and stems. Mix loudness, peaks and limiting are the meters' and the
         limiter's own; spectra are those of the rendered stems, summed."""
         rate = self.session.sample_rate
-        strips = [self._excerpt(settings, name) for name in self.scene.facts.names]
-        length = strips[0].source().frames
-        made = Scene(self.scene.facts, analyse([reader(s.source()) for s in strips], rate, [(0, length)]))
+        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:  # decoding and pedalboard release the GIL
+            strips = list(pool.map(lambda name: self._strip(settings, name), self.scene.facts.names))
+        length = self.session.frames
+        made = Scene(self.scene.facts, analyse([reader(s.source()) for s in strips], rate, length))
         measured = made.measures(made.neutral())
         predicted = self.scene.measures(settings)  # only for what is a property of the settings, not of the sound
         mix = np.zeros((2, length), dtype=np.float32)
@@ -70,18 +73,14 @@ class Rendered:
             psr_db=measured.psr_db if psr is None else np.float64(psr),
         )
 
-    def _excerpt(self, settings: MixSettings, name: str) -> TemporaryAudio:
-        """The stem's strip over the scene's pieces, one after the other; silent past the end of the mix."""
-        frames = mix_frames(self.session, settings)
+    def _strip(self, settings: MixSettings, name: str) -> TemporaryAudio:
+        """The stem as it enters the mix, as long as the session at its own tempo; silent past the end of the mix."""
         spool = TemporaryAudio(self.session.sample_rate, 2)
-        for start, stop in self.scene.analysis.pieces:
-            written = 0
-            if start < frames:
-                for block in render_stem(self.session, settings, name, start, min(stop, frames)):
-                    spool.write(block)
-                    written += block.shape[1]
-            if written < stop - start:
-                spool.write(np.zeros((2, stop - start - written), dtype=np.float32))
+        written = 0
+        stop = min(self.session.frames, mix_frames(self.session, settings))
+        for block in render_stem(self.session, settings, name, 0, stop):
+            spool.write(block)
+            written += block.shape[1]
+        if written < self.session.frames:
+            spool.write(np.zeros((2, self.session.frames - written), dtype=np.float32))
         return spool
-
-

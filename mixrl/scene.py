@@ -1,10 +1,10 @@
 """Closed-form prediction: the measures of any settings without rendering.
 
 Gain, pan, polarity, high-pass and EQ are linear, so the spectrum and total power of a mix are a quadratic form in the
-stems' cross-spectra, and a change of one stem costs one stem's work. Compressed and stretched stems are variants with
-spectra of their own; their cross-spectra follow the original's coherence. The loudness gates see hop powers without
-cross terms, rescaled to the exact total. The master limiter is outside the closed form: how much limiting a target
-needs is read off the predicted peaks.
+stems' cross-spectra, and a change of one stem costs one stem's work. Compressed stems are variants with spectra of
+their own; their cross-spectra follow the original's coherence. The loudness gates see hop powers without cross terms,
+rescaled to the exact total. The master limiter is outside the closed form: how much limiting a target needs is read
+off the predicted peaks.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from mixrl.audio import Source
     from mixrl.session import Session
 
-VariantLoader = Callable[[int, str, float], StemSpectra]  # (stem, compressor, tempo ratio)
+VariantLoader = Callable[[int, str], StemSpectra]  # (stem, compressor)
 _TINY = np.float32(1e-20)
 _CHANNELS = ((0, 0), (1, 1), (0, 1))  # what the three cross-spectra are of: L L*, R R*, L R*
 
@@ -75,7 +75,7 @@ class _Strips:
 
 
 class Scene:
-    """Predicts the measures of any settings of one session over one excerpt.
+    """Predicts the measures of any settings of one session.
 
     ``measures(settings)`` gives those of one mix; ``deltas(settings)`` those of every one-move successor at once, in
     the order of the action space. Deterministic; not safe to share between threads (it caches).
@@ -91,22 +91,19 @@ class Scene:
         tempo_ratios: Mapping[str, float] | None = None,
         tempo_weights: Mapping[str, float] | None = None,
     ) -> Scene:
-        """Listen to a session over a well-chosen excerpt. Compressed and stretched variants are rendered on demand.
+        """Listen to the whole of a session: to plan a long one, take its ``excerpt.excerpt`` first.
 
-        tempo_ratios, tempo_weights: as for ``facts.gather``.
+        Compressed variants are rendered on demand. tempo_ratios, tempo_weights: as for ``facts.gather``.
         """
-        from mixrl.analysis import analyse, analyse_variant, split
-        from mixrl.excerpt import active_seconds, choose
+        from mixrl.analysis import analyse, analyse_variant
         from mixrl.facts import gather
         from mixrl.variants import variant
 
         rate = session.sample_rate
-        seconds = choose(active_seconds([stem.activity for stem in session.stems]), session.duration_s)
-        pieces = split([(a * rate, min(b * rate, session.frames)) for a, b in seconds], rate)
-        analysis = analyse([reader(session.source(stem)) for stem in session.stems], rate, pieces)
+        analysis = analyse([reader(session.source(stem)) for stem in session.stems], rate, session.frames)
 
-        def load(stem: int, compressor: str, tempo_ratio: float) -> StemSpectra:
-            made = variant(session, session.stems[stem], compressor, tempo_ratio)
+        def load(stem: int, compressor: str) -> StemSpectra:
+            made = variant(session, session.stems[stem], compressor)
             return analyse_variant(reader(made.source), analysis, made.gain_reduction_db)
 
         return cls(gather(session, analysis, target_lufs, ceiling_dbtp, tempo_ratios, tempo_weights), analysis, load)
@@ -115,8 +112,8 @@ class Scene:
         self.facts = facts
         self.analysis = analysis
         self._load_variant = load_variant
-        self._variants: dict[tuple[int, str, float], StemSpectra] = {
-            (i, "off", 1.0): spectra for i, spectra in enumerate(analysis.stems)
+        self._variants: dict[tuple[int, str], StemSpectra] = {
+            (i, "off"): spectra for i, spectra in enumerate(analysis.stems)
         }
         self._now: dict[int, tuple[StripSettings, _Strips]] = {}
         self._latest: tuple[MixSettings, _Sums] | None = None
@@ -136,12 +133,16 @@ class Scene:
 
     # ---- stems -------------------------------------------------------------------------------------------------
 
-    def variant(self, stem: int, compressor: str, tempo_ratio: float) -> StemSpectra:
-        """The spectra of a stem as compressed and stretched; rendered when first asked for."""
-        key = (stem, compressor, tempo_ratio)
+    def variant(self, stem: int, compressor: str) -> StemSpectra:
+        """The spectra of a stem as compressed; rendered when first asked for.
+
+        A stretched stem is predicted as the stem at its own speed: stretching keeps pitch, so spectrum and loudness
+        stay within a few tenths of a dB, and rendering every tempo that is only considered would take minutes.
+        """
+        key = (stem, compressor)
         if key not in self._variants:
             if self._load_variant is None:
-                raise ValueError(f"this scene has no {compressor!r} variant at {tempo_ratio} of stem {stem}")
+                raise ValueError(f"this scene has no {compressor!r} variant of stem {stem}")
             self._variants[key] = self._load_variant(*key)
         return self._variants[key]
 
@@ -161,10 +162,10 @@ class Scene:
         to_variant = np.empty((count, 2, BANDS))
         reduction = np.empty(count)
         eq_change = np.empty(count)
-        kinds = [(s.compressor, s.tempo_ratio) for s in strips]
+        kinds = [s.compressor for s in strips]
         for kind in dict.fromkeys(kinds):
             rows = [k for k, other in enumerate(kinds) if other == kind]
-            spectra = self.variant(stem, *kind)
+            spectra = self.variant(stem, kind)
             total = spectra.own.sum(axis=0)
             weighted = total * self.analysis.k_power
             # octave gains are averages over what the stem has there, so that steep spectra come out right
@@ -249,7 +250,7 @@ class Scene:
             tempo_target=facts.tempo_target[rows],
             tempo_weight=facts.tempo_weight[rows],
         )
-        return Scene(fewer, cut, lambda i, c, r: louder(self.variant(rows[i], c, r), g[i]))
+        return Scene(fewer, cut, lambda i, c: louder(self.variant(rows[i], c), g[i]))
 
     # ---- mixes -------------------------------------------------------------------------------------------------
 

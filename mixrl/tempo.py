@@ -39,6 +39,7 @@ RHYTHMIC = 0.3  # a stem that repeats this well has a vote on the session's temp
 LOOP = 0.5  # ... and this well it may be a loop
 LOOP_MARGIN = 0.3  # by which a loop repeats better at its own beats than at the session's
 LOCK_FACTOR = 1.5  # ... and by which its onsets fall better on its own grid
+FAINT = 0.15  # onset strength (log10 of power): a steady chord whose partials beat stays below, notes do not
 LEAST, MOST = 1.015, 1.25  # ratios between which a tempo is another tempo, neither a tolerance nor another metre
 SURE = 0.5  # confidence from which the session's tempo is a reference
 
@@ -140,7 +141,7 @@ def session_tempo(session: Session) -> TempoPlan:
 
 
 def _onsets(source: Source) -> NDArray[np.float32] | None:
-    """Onset strength (8 bands, frames) at 100 frames/s, its local mean removed; None without any onset."""
+    """Onset strength (8 bands, frames) at 100 frames/s, its local mean removed; None without any to speak of."""
     rate = source.sample_rate
     start, stop = _busiest(source)
     size = 1 << max(8, round(log2(rate / 45)))  # 1024 samples at 44.1 and 48 kHz
@@ -175,7 +176,8 @@ def _onsets(source: Source) -> NDArray[np.float32] | None:
     level = np.log10(1.0 + power / (loud * 1e-4))
     flux = np.maximum(0.0, level[:, 2:] - level[:, :-2])
     flux = _smoothed(flux, np.exp(-0.5 * (np.arange(-6, 7) / 1.5) ** 2))
-    return flux - _smoothed(flux, np.ones(4 * FRAME_RATE + 1))
+    flux -= _smoothed(flux, np.ones(4 * FRAME_RATE + 1))
+    return None if np.percentile(flux.max(axis=0), 99) < FAINT else flux
 
 
 def _busiest(source: Source) -> tuple[int, int]:

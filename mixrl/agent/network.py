@@ -113,9 +113,8 @@ class QNetwork(nn.Module):
         group = torch.relu(layer["group1"](torch.cat([*group_in, around.expand(-1, g, -1)], dim=-1)))
         mine = group.gather(1, batch.members[..., None].expand(-1, -1, size.width))
         hidden = torch.relu(layer["head1"](torch.cat([code, mine, around.expand(-1, n, -1)], dim=-1)))
-        advantage = torch.cat(
-            [layer["stem_head"](hidden).flatten(1), layer["group_head"](group).flatten(1), layer["mix_head"](context)], dim=1
-        )
+        advantages = [layer["stem_head"](hidden).flatten(1), layer["group_head"](group).flatten(1)]
+        advantage = torch.cat([*advantages, layer["mix_head"](context)], dim=1)
         return advantage, layer["value_head"](context)
 
     def policy(self, made_by: dict[str, str]) -> Policy:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
 from typing import Annotated
@@ -20,7 +21,6 @@ from mixrl.errors import MixrlError
 app = typer.Typer(
     name="mixrl",
     help="Mix a folder of stems: a deep Q-network chooses the moves, every move is explained, loudness is delivered.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -50,8 +50,15 @@ def _options(
 def main() -> None:
     """Run the command line. Exit code 0 on success, 2 for bad usage or input, 1 for a failure, 130 for Ctrl-C."""
     debug = "--debug" in sys.argv[1:2]
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a file's name may hold what the terminal cannot show
+            stream.reconfigure(errors="backslashreplace")
     try:
-        app()
+        # not standalone: Typer would print a usage error as a box of several lines
+        code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
+        if code == 130:
+            _fail("interrupted", 130)
+        sys.exit((code or 0) if sys.argv[1:] else 2)
     except KeyboardInterrupt:
         _fail("interrupted", 130)
     except BrokenPipeError:
@@ -63,6 +70,11 @@ def main() -> None:
             raise
         if isinstance(error, MixrlError):
             _fail(str(error), error.exit_code)
+        if type(error).__name__ == "Abort":  # what older Typer makes of Ctrl-C
+            _fail("interrupted", 130)
+        if hasattr(error, "format_message"):  # a usage error; its class is click's or Typer's own, by version
+            command = getattr(getattr(error, "ctx", None), "command_path", "mixrl")
+            _fail(f"{str(error.format_message()).rstrip('.')}: see {command} --help", 2)
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             _fail("the disk is full: free some space, or set TMPDIR to another disk", 1)
         if isinstance(error, MemoryError):

@@ -35,7 +35,7 @@ def check(
             "warnings": list(session.warnings),
             "findings": [asdict(finding) for finding in findings],
         }
-        typer.echo(serialise.dumps(found, indent=2, ensure_ascii=False))
+        typer.echo(serialise.dumps(found, indent=2))
         return
     minutes, seconds = divmod(round(session.duration_s), 60)
     typer.echo(f"{session.name}: {len(session.stems)} stems, {minutes}:{seconds:02d}, {session.sample_rate} Hz")

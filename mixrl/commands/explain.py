@@ -20,7 +20,7 @@ def explain(
 
     made, _ = read_recipe(recipe)
     if json:
-        typer.echo(serialise.dumps([asdict(move) for move in made.moves], indent=2, ensure_ascii=False))
+        typer.echo(serialise.dumps([asdict(move) for move in made.moves], indent=2))
         return
     if made.winner:
         scores = ", ".join(f"{name} {value:+.3f}" for name, value in made.scores.items())

@@ -18,16 +18,16 @@ def mix(
     folder: Annotated[Path, typer.Argument(help="Folder of stems; sub-folders are groups.", show_default=False)],
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Output file, .wav or .flac.  [default: the folder's name, .wav]"),
+        typer.Option("--output", "-o", help="Output file, .wav or .flac (default: the folder's name, .wav)."),
     ] = None,
     target: Annotated[
-        float | None, typer.Option(help="Integrated loudness, LUFS.  [default: -14]", show_default=False)
+        float | None, typer.Option(help="Integrated loudness, LUFS (default -14).", show_default=False)
     ] = None,
     preset: Annotated[
         str | None, typer.Option(help=f"Loudness and ceiling of a platform: {', '.join(PRESETS)}.", show_default=False)
     ] = None,
     ceiling: Annotated[
-        float | None, typer.Option(help="True-peak ceiling, dBTP.  [default: -1]", show_default=False)
+        float | None, typer.Option(help="True-peak ceiling, dBTP (default -1).", show_default=False)
     ] = None,
     bpm: Annotated[float | None, typer.Option(help="Bring the mix to this tempo.", show_default=False)] = None,
     lock: Annotated[list[str] | None, typer.Option(help="Stem (or glob) to leave as it is; repeatable.")] = None,
@@ -39,10 +39,10 @@ def mix(
         typer.Option(help="How much of each kind of move to keep, 0 to 1: gain=1,eq=0.5,pan=0.", show_default=False),
     ] = None,
     steps: Annotated[
-        int | None, typer.Option(min=0, help="Moves at the most.  [default: 64, or 4 a stem]", show_default=False)
+        int | None, typer.Option(min=0, help="Moves at the most (default: 64, or 4 a stem).", show_default=False)
     ] = None,
     encoding: Annotated[
-        str | None, typer.Option(help="wav16, wav24, wav32f, flac16, flac24.  [default: 24 bits]", show_default=False)
+        str | None, typer.Option(help="wav16, wav24, wav32f, flac16, flac24 (default: 24 bits).", show_default=False)
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the dither.")] = 0,
     recipe: Annotated[Path | None, typer.Option(help="Write the mix's settings and moves (JSON).")] = None,
@@ -61,20 +61,15 @@ def mix(
     import json as serialise
 
     from mixrl.audio import encoding_for
+    from mixrl.commands.outputs import check_no_stem, check_outputs, inside
     from mixrl.commands.progress import progress_bar
-    from mixrl.errors import InputError
     from mixrl.mixer import mix as mix_folder
     from mixrl.mixer import write_candidates, write_stems
 
     target_lufs, ceiling_dbtp = _loudness(target, preset, ceiling)
-    output = Path(f"{folder.resolve().name}.wav") if output is None else output
+    output = Path(f"{folder.resolve().name or 'mix'}.wav") if output is None else output
     encoding_for(output, encoding)
-    for path in (output, recipe):
-        if path is not None and path.exists() and not force:
-            raise InputError(f"{path}: exists already: use --force to overwrite it, or give another name")
-    for path in (output, recipe, stems, ab):
-        if path is not None and not path.absolute().parent.is_dir():
-            raise InputError(f"{path.parent}: no such folder: make it first, or give another one")
+    check_outputs((output, recipe), (stems, ab), folder, force)
     with progress_bar(quiet=json) as progress:
         made = mix_folder(
             folder,
@@ -88,6 +83,7 @@ def mix(
             include=include or (),
             progress=progress,
         )
+        check_no_stem(output, made.session)
         progress("writing", 0.0)
         delivery = made.write(output, encoding=encoding, force=force)
         if recipe is not None:
@@ -96,10 +92,11 @@ def mix(
             write_stems(made.session, made.settings, stems, delivery.gain_db, force)
         if ab is not None:
             write_candidates(made, ab, force)
+    warnings = (*made.warnings, *delivery.warnings, *inside(output, folder))
     if json:
-        typer.echo(serialise.dumps(_object(made, delivery, output, recipe), indent=2, ensure_ascii=False))
+        typer.echo(serialise.dumps(_object(made, delivery, output, recipe, warnings), indent=2))
     else:
-        _show(made, delivery, output)
+        _show(made, delivery, output, warnings)
 
 
 def _loudness(target: float | None, preset: str | None, ceiling: float | None) -> tuple[float, float]:
@@ -130,7 +127,9 @@ def _strengths(text: str | None) -> dict[str, float]:
     return found
 
 
-def _object(made: Mix, delivery: Delivery, output: Path, recipe: Path | None) -> dict[str, object]:
+def _object(
+    made: Mix, delivery: Delivery, output: Path, recipe: Path | None, warnings: tuple[str, ...]
+) -> dict[str, object]:
     from dataclasses import asdict
 
     measured = delivery.measurement
@@ -146,23 +145,27 @@ def _object(made: Mix, delivery: Delivery, output: Path, recipe: Path | None) ->
         "winner": made.winner,
         "candidates": {c.name: {"score": c.score, "predicted": c.predicted} for c in made.candidates},
         "moves": [asdict(move) for move in made.moves],
-        "warnings": [*made.warnings, *delivery.warnings],
+        "warnings": list(warnings),
         "recipe_file": None if recipe is None else str(recipe),
         "recipe": made.recipe.to_dict(),
     }
 
 
-def _show(made: Mix, delivery: Delivery, output: Path) -> None:
+def _show(made: Mix, delivery: Delivery, output: Path, warnings: tuple[str, ...]) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     console, errors = Console(highlight=False), Console(stderr=True, highlight=False)
     if made.moves:
-        table = Table("", "what", "setting", "before", "after", "score", "why", box=SIMPLE_HEAD, pad_edge=False)
+        table = Table(box=SIMPLE_HEAD, pad_edge=False)
+        for heading in ("", "what", "setting", "before", "after", "score", "why"):
+            table.add_column(heading, overflow="fold")
         for move in made.moves:
-            score = f"{move.score_change:+.3f}"
-            table.add_row(str(move.step), move.name, move.setting, move.before, move.after, score, move.reason)
+            what = f"{move.name} (group)" if move.target == "group" else move.name
+            cells = (str(move.step), what, move.setting, move.before, move.after, f"{move.score_change:+.3f}")
+            table.add_row(*map(Text, (*cells, move.reason)))  # a name may look like markup
         console.print(table)
     for candidate in made.candidates:
         mark = " <- the mix" if candidate.name == made.winner else ""
@@ -170,6 +173,7 @@ def _show(made: Mix, delivery: Delivery, output: Path) -> None:
     measured = delivery.measurement
     loudness = "-" if measured.integrated_lufs is None else f"{measured.integrated_lufs:.1f} LUFS"
     peak = "-" if measured.true_peak_dbtp is None else f"{measured.true_peak_dbtp:.1f} dBTP"
-    for warning in (*made.warnings, *delivery.warnings):
-        errors.print(f"warning: {warning}", style="yellow", markup=False)
-    console.print(f"{output}: {loudness}, {peak}, limiting {delivery.limiting_db:.1f} dB", markup=False)
+    for warning in warnings:
+        errors.print(f"warning: {warning}", style="yellow", markup=False, soft_wrap=True)
+    written = f"{output}: {loudness}, {peak}, limiting {delivery.limiting_db:.1f} dB"
+    console.print(written, markup=False, soft_wrap=True)

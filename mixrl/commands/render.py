@@ -12,10 +12,10 @@ def render(
     recipe: Annotated[Path, typer.Argument(help="Recipe that mixrl mix wrote.", show_default=False)],
     output: Annotated[Path, typer.Option("--output", "-o", help="Output file, .wav or .flac.", show_default=False)],
     session: Annotated[
-        Path | None, typer.Option(help="Folder of stems.  [default: the one that the recipe names]", show_default=False)
+        Path | None, typer.Option(help="Folder of stems (default: the one that the recipe names).", show_default=False)
     ] = None,
     encoding: Annotated[
-        str | None, typer.Option(help="wav16, wav24, wav32f, flac16, flac24.  [default: 24 bits]", show_default=False)
+        str | None, typer.Option(help="wav16, wav24, wav32f, flac16, flac24 (default: 24 bits).", show_default=False)
     ] = None,
     stems: Annotated[Path | None, typer.Option(help="Write the processed stems into this folder.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite existing files.")] = False,
@@ -24,6 +24,8 @@ def render(
     """Render a recipe. The same recipe and stems give the same samples, bit for bit."""
     import json as serialise
 
+    from mixrl.audio import encoding_for
+    from mixrl.commands.outputs import check_no_stem, check_outputs
     from mixrl.commands.progress import progress_bar
     from mixrl.errors import InputError
     from mixrl.mixer import deliver_mix, write_stems
@@ -36,9 +38,12 @@ def render(
         raise InputError(f"{recipe}: names no session: give its folder with --session")
     if not folder.is_dir():
         raise InputError(f"{folder}: the recipe's session is not there: give its folder with --session")
+    encoding_for(output, encoding)
+    check_outputs((output,), (stems,), folder, force)
     with progress_bar(quiet=json) as progress:
         progress("loading", 0.0)
         loaded = load_session(folder, include=made.include)
+        check_no_stem(output, loaded)
         progress("writing", 0.5)
         delivery = deliver_mix(loaded, made.settings, output, encoding=encoding, force=force, seed=made.seed)
         if stems is not None:
@@ -54,7 +59,7 @@ def render(
             "limiting_db": delivery.limiting_db,
             "warnings": [*loaded.warnings, *delivery.warnings],
         }
-        typer.echo(serialise.dumps(found, indent=2, ensure_ascii=False))
+        typer.echo(serialise.dumps(found, indent=2))
         return
     for warning in (*loaded.warnings, *delivery.warnings):
         typer.echo(f"warning: {warning}", err=True)

@@ -42,6 +42,7 @@ def train(
     from mixrl.agent.policy import save_policy
     from mixrl.agent.train import Progress, TrainConfig
     from mixrl.agent.train import train as learn
+    from mixrl.excerpt import excerpt
     from mixrl.scene import Scene
     from mixrl.session import load_session
 
@@ -49,7 +50,7 @@ def train(
     scenes = []
     for folder in [*folders, *validate]:
         console.print(f"listening to {folder.name}")
-        scenes.append(Scene.of(load_session(folder)))
+        scenes.append(Scene.of(excerpt(load_session(folder))))
 
     def report(row: Progress) -> None:
         console.print(
