@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mixrl.agent.policy import GAIN_SCALE, NORMS, NetworkSize, Policy
+from mixrl.agent.policy import FUTURE_OFFSET, FUTURE_SLOPE, GAIN_SCALE, NORMS, NetworkSize, Policy
 from mixrl.moves import GROUP_MOVES, MIX_MOVES, STEM_MOVES
 from mixrl.state import State
 
@@ -86,12 +86,12 @@ class QNetwork(nn.Module):
         advantage, value = self.parts(batch)
         q = advantage + value
         if self.size.use_gains:
-            q = q + batch.gains
+            q = batch.gains + torch.nn.functional.softplus(FUTURE_SLOPE * q - FUTURE_OFFSET) / FUTURE_SLOPE
         stop = q.shape[1] - self.size.mix_moves
         return torch.cat([q[:, :stop], torch.zeros_like(q[:, :1]), q[:, stop + 1 :]], dim=1)
 
     def parts(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Advantages (B, actions) and values (B, 1); a Q-value is their sum, plus the one-step gain if it is used."""
+        """Advantages (B, actions) and values (B, 1); see ``policy`` for how they make a Q-value."""
         count, n = batch.present.shape
         g = batch.groups.shape[1]
         size, layer = self.size, self.layers

@@ -3,8 +3,9 @@
 The network is a Deep Set (Zaheer et al., 2017): every stem goes through the same encoder, the encodings are pooled by
 mean and maximum into a context, and three heads give the Q-values of the moves on a stem, on a group (from the mean of
 its members' encodings) and on the mix. So any number of stems goes in, and their order does not matter. A Q-value is
-the state's value plus the move's advantage (a dueling network, Wang et al., 2016), plus the move's one-step gain where
-the network sees it; stop ends the episode and earns nothing, so its Q-value is 0.
+the state's value plus the move's advantage (a dueling network, Wang et al., 2016). Where the network sees the moves'
+one-step rewards, these are added, and value plus advantage only have to say what comes after: that cannot be negative,
+since one can always stop, so it goes through a softplus. Stop ends the episode and earns nothing: its Q-value is 0.
 
 Weights travel as safetensors; their metadata hold the sizes and how the policy was made.
 """
@@ -61,6 +62,7 @@ class NetworkSize:
 
 
 NORMS = ("stem_norm", "mix_norm")
+FUTURE_SLOPE, FUTURE_OFFSET = 10.0, 2.0  # softplus(slope * x - offset) / slope: 0.013 at 0, sharp enough for hundredths
 GAIN_SCALE = 10.0  # one-step gains are a few hundredths; the network sees them at about unit size
 
 
@@ -114,7 +116,7 @@ class Policy:
         ])  # fmt: skip
         q = q + linear("value_head", context)
         if size.use_gains:
-            q = q + state.gains
+            q = state.gains + np.logaddexp(0.0, FUTURE_SLOPE * q - FUTURE_OFFSET) / FUTURE_SLOPE
         q[len(q) - size.mix_moves] = 0.0
         return np.where(state.mask, q, -np.inf).astype(np.float32)
 

@@ -27,7 +27,7 @@ class TrainConfig:
     moves, once ``warm_up`` moves are stored. Validation every ``validate_every`` moves."""
 
     seed: int = 0
-    moves: int = 60_000
+    moves: int = 50_000
     faders_db: float = 12.0
     most_stems: int = 10
     steps: int = 48
@@ -39,7 +39,7 @@ class TrainConfig:
     capacity: int = 20_000
     warm_up: int = 1_000
     learning_rate: float = 3e-4
-    advantage_penalty: float = 0.01
+    advantage_penalty: float = 0.1
     target_every: int = 500
     validate_every: int = 4_000
     validation_starts: int = 4

@@ -16,7 +16,7 @@ def train(
     validate: Annotated[list[Path], typer.Option(help="Session folder to choose the best policy on; repeatable.")],
     run: Annotated[Path, typer.Option(help="Folder for log, learning curve, best policy so far.")] = Path("runs/train"),
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
-    moves: Annotated[int, typer.Option(min=1, help="Moves to play in all.")] = 60_000,
+    moves: Annotated[int, typer.Option(min=1, help="Moves to play in all.")] = 50_000,
     width: Annotated[int, typer.Option(min=8, max=512, help="Width of the network's layers.")] = 96,
     one_step: Annotated[bool, typer.Option(help="Give the network each move's exact one-step gain.")] = True,
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing policy file.")] = False,
