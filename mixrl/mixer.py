@@ -201,7 +201,7 @@ class Mixer:
         neutral = scene.neutral()
         settings, moves = self._act(scene, locked, progress)
         rules = rule_mix(scene)
-        if self.bpm is not None:
+        if self.bpm is not None and not set(locked) & set(ratios):  # half of a session must not be stretched
             rules = to_tempo(rules, scene.facts, 1.0)
         rules = _keep_locked(self._blended(rules), neutral, locked)
         proposals = {NO_CHANGE: neutral, RULE_MIX: rules, DQN: settings}

@@ -1,9 +1,14 @@
-"""Short sessions to mix: a beat, a bass, a chord and a voice-like tone, unbalanced on purpose."""
+"""Short sessions to mix (a beat, a bass, a chord, a voice-like tone, unbalanced on purpose), and the command line."""
 
 from __future__ import annotations
 
+import io
+import math
+import sys
 from collections.abc import Mapping
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +25,8 @@ def beat(seconds: float, bpm: float = 120.0, rate: int = RATE, hat: bool = False
     since = time % step
     if hat:
         return (0.2 * np.random.default_rng(1).standard_normal(n) * np.exp(-60.0 * since)).astype(np.float32)
-    return (0.8 * np.exp(-18.0 * since) * np.sin(2 * np.pi * (50.0 * since + 8.0 * (1.0 - np.exp(-30.0 * since))))).astype(
-        np.float32
-    )
+    phase = 50.0 * since + 8.0 * (1.0 - np.exp(-30.0 * since))
+    return (0.8 * np.exp(-18.0 * since) * np.sin(2 * np.pi * phase)).astype(np.float32)
 
 
 def band(seconds: float = 5.0, rate: int = RATE) -> dict[str, Audio]:
@@ -49,3 +53,30 @@ def write(folder: Path, stems: Mapping[str, Audio], rate: int = RATE, suffix: st
         path.parent.mkdir(parents=True, exist_ok=True)
         soundfile.write(path, np.clip(audio, -1, 1).T, rate, subtype="PCM_24")
     return folder
+
+
+def mixrl(*arguments: object) -> tuple[int, str, str]:
+    """Run the command line in this process, as ``mixrl ARGUMENTS``: exit code, stdout, stderr."""
+    from mixrl.commands import main
+
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with redirect_stdout(out), redirect_stderr(err), mock.patch.object(sys, "argv", ["mixrl", *map(str, arguments)]):
+        try:
+            main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+    return code, out.getvalue(), err.getvalue()
+
+
+def libebur128(path: Path) -> tuple[float, float]:
+    """(integrated LUFS, true peak dBTP) of a stereo file, as decoded, by an independent meter."""
+    import pytest
+    import soundfile
+
+    ebur128 = pytest.importorskip("pyebur128", reason="needs the test extra")
+    audio, rate = soundfile.read(path, always_2d=True)
+    modes = ebur128.MeasurementMode
+    state = ebur128.R128State(audio.shape[1], rate, modes.MODE_I | modes.MODE_TRUE_PEAK)
+    state.add_frames(np.ascontiguousarray(audio.ravel()), len(audio))
+    peak = max(ebur128.get_true_peak(state, channel) for channel in range(audio.shape[1]))
+    return ebur128.get_loudness_global(state), 20 * math.log10(max(peak, 1e-9))
