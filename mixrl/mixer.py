@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixrl.errors import InputError, ProcessingError
-from mixrl.moves import KINDS, Layout, Move, apply, step_limit, to_tempo
+from mixrl.moves import KINDS, MOVE_COST, Layout, Move, apply, step_limit, to_tempo
 from mixrl.recipe import LoggedMove, Recipe, write_recipe
 from mixrl.score import TERMS, WEIGHTS, score, terms
 from mixrl.session import Session, load_session
@@ -234,7 +234,7 @@ class Mixer:
     def _act(
         self, scene: Scene, locked: Sequence[str], progress: Progress
     ) -> tuple[MixSettings, tuple[LoggedMove, ...]]:
-        """Let the policy move until it stops; the best mix on the way is kept."""
+        """Let the policy move until it stops; the mix on the way that was best, less the cost of its moves, is kept."""
         from mixrl.agent.policy import default_policy
         from mixrl.state import observe
 
@@ -255,7 +255,7 @@ class Mixer:
             settings = apply(settings, facts, action)
             state, measures = observe(scene, settings, 1.0 - (step + 1) / limit, locked, kinds)
             path.append((action, settings))
-            now = float(score(measures, facts))
+            now = float(score(measures, facts)) - MOVE_COST * len(path)
             if now > best_score:
                 best_score, best_count = now, len(path)
         progress("mixing", 1.0)

@@ -23,6 +23,7 @@ app = typer.Typer(
     help="Mix a folder of stems: a deep Q-network chooses the moves, every move is explained, loudness is delivered.",
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help is quicker: no rich behind it
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command in (mix, render, measure, check, explain, train):

@@ -21,7 +21,7 @@ def train(
     one_step: Annotated[bool, typer.Option(help="Give the network each move's exact one-step gain.")] = True,
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing policy file.")] = False,
 ) -> None:
-    """Train a policy by Double DQN (needs the train extra: pip install "mixrl\\[train]").
+    """Train a policy by Double DQN (needs the train extra: pip install "mixrl[train]").
 
     Every episode takes a random subset of a session's stems with faders knocked about by up to 12 dB, and rewards
     each move by how much it improves the score. The policy that does best on the validation sessions is kept.
@@ -31,6 +31,7 @@ def train(
 
     from rich.console import Console
 
+    from mixrl import __version__
     from mixrl.errors import InputError
 
     if find_spec("torch") is None:
@@ -62,7 +63,7 @@ def train(
     made_by = {
         "command": shlex.join(["mixrl", *sys.argv[1:]]),
         "seed": str(seed),
-        "mixrl": version("mixrl"),
+        "mixrl": __version__,
         "torch": version("torch"),
     }
     policy = learn(scenes[: len(folders)], scenes[len(folders) :], config, run, made_by, report)
