@@ -377,9 +377,13 @@ def atomic_path(path: str | os.PathLike[str], force: bool = False) -> Iterator[P
         yield part
         os.replace(part, path)
     except OSError as error:
-        if isinstance(error, MixrlError):
+        mend = "free space there, or write elsewhere"
+        raise ProcessingError(f"{path}: cannot be written ({error.strerror or error}): {mend}") from error
+    except MixrlError as error:
+        if str(part) not in str(error):
             raise
-        raise ProcessingError(f"{path}: cannot be written ({error.strerror or error})") from error
+        # a writer inside: the user knows no temporary name
+        raise type(error)(str(error).replace(str(part), str(path))) from error
     finally:
         part.unlink(missing_ok=True)
 
