@@ -12,10 +12,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from mixrl.compiled import compiled
 from mixrl.errors import InputError
 
 DETECTOR_HIGHPASS_HZ = 80.0
@@ -101,7 +101,7 @@ def _highpass(sample_rate: int) -> NDArray[np.float64]:
     return np.array([scale, -2 * scale, scale, 2 * (k * k - 1) * scale, (1 - math.sqrt(2) * k + k * k) * scale])
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[misc]
+@compiled
 def _compress(x, out, detector, curve, filters, state, hops, hop_frames, active_energy):  # type: ignore[no-untyped-def]
     b0, b1, b2, a1, a2 = detector[0], detector[1], detector[2], detector[3], detector[4]
     threshold, slope, knee, attack, release = curve[0], curve[1], curve[2], curve[3], curve[4]

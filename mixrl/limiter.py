@@ -24,9 +24,10 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from mixrl.compiled import compiled
 
 FloatArray = NDArray[np.float32]
 Array = NDArray[np.float64]
@@ -89,7 +90,7 @@ def _fine(sample_rate: int) -> FloatArray:
     return np.concatenate([whole, no_images, half])
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _raise(
     x: NDArray[np.float32],
     first: int,
@@ -117,7 +118,7 @@ def _raise(
             out[i] = v if v > out[i] else out[i]
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _detect(
     x: NDArray[np.float32],
     bits: NDArray[np.int32],
@@ -168,7 +169,7 @@ def _detect(
     return any_hot
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _gains(
     peaks: NDArray[np.float32],
     ceiling: float,

@@ -15,10 +15,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from mixrl.compiled import compiled
 from mixrl.errors import InputError
 
 if TYPE_CHECKING:
@@ -464,14 +464,14 @@ def _hop_peaks(x: Audio, sample_rate: int) -> Array:
     return peaks
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _flush(x: Audio) -> None:
     """Set samples under 1e-30 to zero in place: subnormal numbers are a hundred times slower."""
     for n in range(len(x)):
         x[n] = x[n] if not abs(x[n]) < 1e-30 else np.float32(0.0)  # leaves NaN to be found
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _add_k_energies(x: Audio, sos: Array, state: Array, ends: Indices, weight: float, energies: Array) -> None:
     """Add ``weight`` times the energy of K-weighted x (n,) in each hop to ``energies``; ``state`` (4,) goes on.
 
@@ -499,7 +499,7 @@ def _add_k_energies(x: Audio, sos: Array, state: Array, ends: Indices, weight: f
     state[0], state[1], state[2], state[3] = s1, s2, t1, t2
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _add_stereo_sums(left: Audio, right: Audio, sums: Array) -> None:
     """Add the sums of L*L, R*R and L*R to ``sums`` (3,)."""
     ll = rr = lr = 0.0
@@ -513,7 +513,7 @@ def _add_stereo_sums(left: Audio, right: Audio, sums: Array) -> None:
     sums[2] += lr
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _add_powers(bins: Complex, powers: Array) -> None:
     """Add the squared magnitudes of (frames, n) to ``powers`` (n,)."""
     for frame in bins:
@@ -521,7 +521,7 @@ def _add_powers(bins: Complex, powers: Array) -> None:
             powers[n] += frame[n].real * frame[n].real + frame[n].imag * frame[n].imag
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _raise_peaks(x: Audio, ends: Indices, phases: Audio, overshoot: np.float32, peaks: Array) -> None:
     """Raise ``peaks`` (hops,) to the true peaks of x (11 + n,), the first 11 samples being the past.
 

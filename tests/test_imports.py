@@ -75,3 +75,21 @@ def test_training_without_torch_says_what_to_install(no_torch, tmp_path):
     done = subprocess.run([*command, "--validate", str(song)], env=environment, capture_output=True, text=True)
     assert done.returncode == 2
     assert "make it first" in done.stderr
+
+
+def test_mixing_needs_no_place_for_compiled_code(tmp_path):
+    """Installed by one user, run by another without a home, as in containers: numba finds no place for its cache."""
+    code = f"""
+import numba.core.caching as caching
+caching.CacheImpl._locator_classes = []
+from mixrl.compiled import compiled
+@compiled
+def doubled(x):
+    return 2 * x
+assert doubled(21) == 42
+from mixrl.meters import measure_array
+import numpy as np
+assert measure_array(np.ones((1, 100), np.float32), 8000).true_peak_dbtp is not None
+{REPORT}
+"""
+    assert "mixrl.meters" in modules(code)
