@@ -144,7 +144,8 @@ def successors(strip: StripSettings, bandwidth_hz: float) -> tuple[StripSettings
 
 
 def apply(settings: MixSettings, facts: Facts, action: int) -> MixSettings:
-    """Settings after an action. Raises ValueError when it is illegal; stop returns the settings unchanged."""
+    """Settings after an action; stop returns them unchanged. Raises ValueError when the action would change nothing
+    or leave the limits; what is locked or silent is the business of ``legal``."""
     kind, index, move = Layout(len(facts.names), len(facts.groups)).decode(action)
     if kind == "stem":
         name = facts.names[index]
@@ -155,8 +156,15 @@ def apply(settings: MixSettings, facts: Facts, action: int) -> MixSettings:
     if kind == "group":
         group = facts.groups[index]
         gain = _clamped(settings.groups[group] + move.amount, *GROUP_LIMITS_DB)
+        if abs(gain - settings.groups[group]) < 0.25:
+            raise ValueError(f"{move} is illegal on the group {group!r}")
         return settings.with_group(group, gain)
-    return settings if move.kind == "stop" else to_tempo(settings, facts, move.amount)
+    if move.kind == "stop":
+        return settings
+    after = to_tempo(settings, facts, move.amount)
+    if after == settings:
+        raise ValueError(f"{move} is illegal: it changes no stem")
+    return after
 
 
 def to_tempo(settings: MixSettings, facts: Facts, part: float) -> MixSettings:

@@ -156,6 +156,8 @@ def _checked(weights: dict[str, Float], about: dict[str, Any], path: str) -> Pol
     try:
         given = json.loads(about.pop("size"))
         size = NetworkSize(**{f.name: given[f.name] for f in fields(NetworkSize)})
+        if type(size.width) is not int or type(size.use_gains) is not bool:
+            raise TypeError
     except (KeyError, TypeError, ValueError):
         raise InputError(f"{path}: its sizes cannot be read: {mend}") from None
     now = NetworkSize(width=size.width, use_gains=size.use_gains)
