@@ -7,14 +7,17 @@ import os
 # before numpy is imported: BLAS threads that wait for busy cores cost more than they bring
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from mixrl.measures import EDGES_HZ
 from mixrl.scene import Scene
 from mixrl.session import Session, load_session
+from mixrl.settings import COMPRESSORS, MixSettings
 
 SAMPLES = Path(__file__).parent.parent / "audio_samples"
 RATE = 44_100
@@ -44,12 +47,40 @@ def small_stems(rate: int = RATE, seconds: float = 8.0, seed: int = 0) -> dict[s
     keys = np.stack([middle + 0.5 * band_noise(rng, n, rate, 300.0, 9000.0) for _ in range(2)])
     strum = 0.3 + 0.7 * np.exp(-3.0 * (time % 1.0))
     guitar = band_noise(rng, n, rate, 120.0, 3500.0) * strum
-    room = np.roll(guitar, 25) + 0.4 * band_noise(rng, n, rate, 100.0, 3000.0)
+    room = np.roll(guitar, 6) + 0.4 * band_noise(rng, n, rate, 100.0, 3000.0)
     stems = {
         "kick": 0.5 * kick, "vocal": 0.10 * vocal, "keys": 0.04 * keys, "guitar_close": 0.06 * guitar,
         "guitar_room": 0.04 * room, "shaker": np.zeros(n),
     }  # fmt: skip
     return {name: audio.astype(np.float32) for name, audio in stems.items()}
+
+
+def third_octaves(audio: NDArray[np.floating], rate: int) -> NDArray[np.float64]:
+    """(31,) band powers of the whole (channels, n) audio, channels summed, by one DFT: no window to argue about."""
+    n = audio.shape[1]
+    power = (np.abs(np.fft.rfft(audio.astype(np.float64), axis=1)) ** 2).sum(axis=0) * 2.0 / n**2
+    place = np.searchsorted(EDGES_HZ, np.fft.rfftfreq(n, 1.0 / rate), side="right")
+    return np.bincount(place, power, minlength=len(EDGES_HZ) + 1)[1 : len(EDGES_HZ)]
+
+
+def random_settings(scene: Scene, seed: int, *, presets: bool = True, polarity: bool = True) -> MixSettings:
+    """Settings with everything moved: faders, groups, pan, EQ, high-pass and (on request) compressors, polarity."""
+    rng = np.random.default_rng(seed)
+    settings = scene.neutral()
+    strips = {}
+    for name in scene.facts.names:
+        strip = replace(
+            settings.strip(name),
+            gain_db=rng.uniform(-12.0, 12.0),
+            pan=rng.uniform(-1.0, 1.0),
+            highpass_hz=(None, 30.0, 60.0, 100.0, 150.0)[int(rng.integers(5))],
+            compressor=COMPRESSORS[int(rng.integers(4))] if presets else "off",
+            invert=bool(polarity and rng.random() < 0.3),
+        )
+        for band in range(5):
+            strip = strip.with_band(band, gain_db=rng.uniform(-9.0, 6.0))
+        strips[name] = strip
+    return replace(settings, stems=strips, groups={name: rng.uniform(-6.0, 6.0) for name in settings.groups})
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mixrl.excerpt import ENOUGH_S, MAIN_S, MOST_S, active_seconds, choose
+from mixrl.excerpt import ENOUGH_S, MAIN_S, MOST_S, active_seconds, choose, excerpt
+from mixrl.session import Session
 
 
 def test_active_is_relative_to_the_loudest_second_and_silence_is_never_active():
@@ -52,3 +53,31 @@ def test_pieces_are_in_order_apart_inside_and_not_too_long(seed):
     heard = sum(active[:, start:stop].sum(axis=1) for start, stop in pieces)
     if total <= MOST_S - 5:  # there was room, so everybody was heard
         assert (heard >= np.minimum(active.sum(axis=1), ENOUGH_S)).all()
+
+
+def test_a_short_session_is_its_own_excerpt():
+    session = Session.from_arrays({"a": np.full(8000 * 39, 0.1, np.float32)}, 8000)
+    assert excerpt(session) is session
+
+
+def test_an_excerpt_holds_the_samples_of_its_pieces():
+    """A late second stem: the excerpt joins the first's best part with a piece of the second, read in any blocks."""
+    rate, seconds = 8000, 100
+    rng = np.random.default_rng(0)
+    first = rng.uniform(-0.5, 0.5, rate * seconds).astype(np.float32)
+    second = np.zeros((2, rate * seconds), np.float32)
+    second[:, rate * 80 : rate * 90] = rng.uniform(-0.5, 0.5, (2, rate * 10))
+    first[rate * 30 :] = 0.0
+    session = Session.from_arrays({"first": first, "second": second}, rate)
+    part = excerpt(session)
+    pieces = choose(active_seconds([stem.activity for stem in session.stems]), session.duration_s)
+    assert len(pieces) == 2
+    assert part.names == session.names
+    assert part.frames == sum(stop - start for start, stop in pieces) * rate
+    for name, audio in (("first", first[None]), ("second", second)):
+        joined = np.concatenate([audio[:, a * rate : b * rate] for a, b in pieces], axis=1)
+        np.testing.assert_array_equal(part.read(name), joined)
+        np.testing.assert_array_equal(np.concatenate(list(part.blocks(name, size=999)), axis=1), joined)
+        middle = 17 * rate
+        np.testing.assert_array_equal(part.read(name, middle, middle + 9 * rate), joined[:, middle : middle + 9 * rate])
+        assert len(part.stem(name).activity) == part.duration_s
