@@ -271,7 +271,7 @@ class Meter:
         from scipy.fft import rfft  # batched and in float32, several times as fast as numpy's
 
         assert self._spectrum is not None
-        window = _hann(frames.shape[1])
+        window = _sine_window(frames.shape[1])
         _add_powers(rfft(frames * window, self._fft_size, axis=1), self._spectrum)
         self._spectrum_weight += frames.shape[0] / self.channels * float(np.square(window, dtype=float).sum())
 
@@ -442,8 +442,9 @@ def _fft_size(length: int) -> int:
 
 
 @functools.lru_cache(maxsize=2)
-def _hann(length: int) -> Audio:
-    return (np.sin(np.pi * (np.arange(length) + 0.5) / length) ** 2).astype(np.float32)
+def _sine_window(length: int) -> Audio:
+    # its squares add up to one at half overlap, so every sample counts alike: with Hann, sparse hits would not
+    return np.sin(np.pi * (np.arange(length) + 0.5) / length).astype(np.float32)
 
 
 def _hop_ends(sample_rate: int, hops_per_second: int, count: int) -> Indices:

@@ -10,6 +10,10 @@ from typing import Annotated
 
 import typer
 
+# numpy's matrix products here are small: more threads only fight over the cores, and sums would depend on their number.
+# Set before a command imports numpy; a user's own setting stands.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 from mixrl.commands.check import check
 from mixrl.commands.explain import explain
 from mixrl.commands.measure import measure
