@@ -371,12 +371,13 @@ def trained(scenes, tmp_path_factory):
 
 def random_return(env, rng):
     env.reset()
-    total = 0.0
+    total = best = 0.0
     while True:
         _, reward, terminated, truncated, _ = env.step(int(rng.choice(np.flatnonzero(env.state.mask))))
         total += reward
+        best = max(best, total)
         if terminated or truncated:
-            return total
+            return best
 
 
 def test_training_leaves_a_log_a_picture_and_the_best_policy(scenes, trained):
@@ -393,9 +394,9 @@ def test_training_leaves_a_log_a_picture_and_the_best_policy(scenes, trained):
     assert kept.made_by == policy.made_by == {"command": "test", "seed": "3"}
     for name, value in policy.weights.items():
         np.testing.assert_array_equal(kept.weights[name], value)
-    starts = [broken(scenes[1], TINY, np.random.default_rng([TINY.seed, 1, 0, k])) for k in range(2)]
+    starts = [broken(scenes[1], TINY, np.random.default_rng([0, k])) for k in range(2)]
     again = float(np.mean([improvement_of(policy, env) for env in starts]))
-    assert again == pytest.approx(max(row["improvement"] for row in rows), abs=1e-9)
+    assert again == pytest.approx(max(row["improvement"] for row in rows[1:]), abs=1e-9)
 
 
 def test_a_trained_policy_beats_random_moves_on_a_session_it_was_not_trained_on(scenes, trained):

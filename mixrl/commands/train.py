@@ -16,8 +16,9 @@ def train(
     validate: Annotated[list[Path], typer.Option(help="Session folder to choose the best policy on; repeatable.")],
     run: Annotated[Path, typer.Option(help="Folder for log, learning curve, best policy so far.")] = Path("runs/train"),
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
-    moves: Annotated[int, typer.Option(min=1, help="Moves to play in all.")] = 50_000,
+    moves: Annotated[int, typer.Option(min=1, help="Moves to play in all.")] = 24_000,
     width: Annotated[int, typer.Option(min=8, max=512, help="Width of the network's layers.")] = 96,
+    penalty: Annotated[float, typer.Option(min=0, help="Penalty that holds the advantages of moves near zero.")] = 0.1,
     one_step: Annotated[bool, typer.Option(help="Give the network each move's exact one-step gain.")] = True,
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing policy file.")] = False,
 ) -> None:
@@ -59,7 +60,7 @@ def train(
             f"return {row.episode_return:+.3f}  validation {row.improvement:+.4f}"
         )
 
-    config = TrainConfig(seed=seed, moves=moves, width=width, use_gains=one_step)
+    config = TrainConfig(seed=seed, moves=moves, width=width, use_gains=one_step, advantage_penalty=penalty)
     made_by = {
         "command": shlex.join(["mixrl", *sys.argv[1:]]),
         "seed": str(seed),
