@@ -260,7 +260,7 @@ class FileSource:
         left = UNKNOWN_FRAMES if stop is None else stop - start
         at = start
         try:
-            with sf.SoundFile(str(self.path)) as f:
+            with sf.SoundFile(os.fsencode(self.path)) as f:
                 if start:
                     f.seek(start)
                 # soundfile seeks after every read, which fails in a file of unknown length and is wrong in Vorbis.

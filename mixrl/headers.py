@@ -57,7 +57,7 @@ def probe(path: str | os.PathLike[str]) -> Probe:
     import soundfile as sf
 
     try:
-        info = sf.info(str(path))
+        info = sf.info(os.fsencode(path))  # bytes: old archives leave names that are not UTF-8
     except (sf.SoundFileError, UnicodeError):
         raise InputError(f"{path}: is no audio file that can be decoded: {EXPORT_AGAIN}") from None
     reference = None
