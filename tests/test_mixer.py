@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import test_tempo
 from stems import RATE, band, beat, libebur128, write
+from test_tempo import BREAK, kit, pattern, struck
 
 import mixrl
 from mixrl import InputError, Mixer, MixSettings, Session
@@ -295,6 +297,15 @@ def test_a_tempo_that_cannot_be_had_is_said(loop, session):
     assert any("100 BPM" in warning and "kick is locked" in warning for warning in locked.warnings)
     pad = Session.from_arrays({"keys": band(5)["keys"]}, RATE)
     assert any("no tempo was found" in warning for warning in mixed(pad, bpm=100.0, steps=0).warnings)
+
+
+def test_a_loop_at_another_tempo_is_brought_to_the_sessions_unasked():
+    strays = struck(pattern(BREAK, 120 * 0.93), seed=7)
+    found = mixed(Session.from_arrays({**kit(), "loop": strays}, test_tempo.RATE), steps=4)
+    assert found.winner == DQN
+    ratios = {name: strip.tempo_ratio for name, strip in found.settings.stems.items()}
+    assert ratios == {"kick": 1.0, "snare": 1.0, "hat": 1.0, "loop": pytest.approx(1 / 0.93, rel=3e-3)}
+    assert any(move.setting == "tempo ratio" and "loop" in move.after for move in found.moves)
 
 
 def test_nothing_is_stretched_unasked(session, made):
