@@ -23,7 +23,7 @@ from mixrl.audio import Source
 from mixrl.session import Session
 from mixrl.stretch import stretch
 
-__all__ = ["Tempo", "TempoPlan", "disagreement", "estimate", "session_tempo", "stretch"]
+__all__ = ["Tempo", "TempoPlan", "estimate", "session_tempo", "stretch"]
 
 Array = NDArray[np.float64]
 
@@ -84,21 +84,6 @@ class TempoPlan:
         """How sure each wanted ratio is, 0..1: of the session's tempo and, for a loop, of its own."""
         sure = self.tempo.confidence
         return {name: sure * (self.stems[name].confidence if name in self.loops else 1.0) for name in self.ratios(bpm)}
-
-
-def disagreement(plan: TempoPlan, current: Mapping[str, float], bpm: float | None = None) -> float:
-    """Mean over the stems of |log2(tempo ratio / wanted ratio)| x confidence, in octaves; 0 is agreement.
-
-    `current` holds tempo ratios by stem name, 1.0 where absent. A stem that ought not to be stretched and is
-    counts with the session's confidence.
-    """
-    if not plan.stems:
-        return 0.0
-    wanted, weights = plan.ratios(bpm), plan.weights(bpm)
-    return sum(
-        abs(log2(current.get(name, 1.0) / wanted.get(name, 1.0))) * weights.get(name, plan.tempo.confidence)
-        for name in plan.stems
-    ) / len(plan.stems)
 
 
 def estimate(source: Source) -> Tempo:

@@ -13,7 +13,7 @@ from mixrl import stretch as stretching
 from mixrl.audio import ArraySource, read
 from mixrl.errors import InputError
 from mixrl.session import Session
-from mixrl.tempo import Tempo, TempoPlan, disagreement, estimate, session_tempo, stretch
+from mixrl.tempo import Tempo, TempoPlan, estimate, session_tempo, stretch
 
 RATE = 22050
 SECONDS = 24
@@ -157,17 +157,6 @@ def test_ratios_with_a_tempo_asked_for() -> None:
     assert plan.ratios(63) == pytest.approx(plan.ratios(126))
     assert plan.ratios(120) == {"c": 120 / 108}
     assert TempoPlan(Tempo(None, 0.0), {"a": Tempo(None, 0.0)}, {}).ratios(120) == {}
-
-
-def test_disagreement_falls_to_zero_on_the_way() -> None:
-    plan = TempoPlan(Tempo(120.0, 0.9), {"a": Tempo(120.0, 0.8), "c": Tempo(108.0, 0.7)}, {"c": 120 / 108})
-    way = [disagreement(plan, {"c": (120 / 108) ** part}) for part in (0.0, 0.5, 1.0)]
-    assert way[0] > way[1] > way[2] == pytest.approx(0.0, abs=1e-12)
-    assert way[0] == pytest.approx(np.log2(120 / 108) * 0.9 * 0.7 / 2)
-    assert disagreement(plan, {"a": 1.1, "c": 120 / 108}) > 0
-    wanted = plan.ratios(126)
-    assert disagreement(plan, wanted, 126) == pytest.approx(0.0, abs=1e-12)
-    assert disagreement(plan, {}, 126) > 0.01
 
 
 # -------------------------------------------------------------------------------------------------------- stretch

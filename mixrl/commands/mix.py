@@ -132,14 +132,10 @@ def _object(
 ) -> dict[str, object]:
     from dataclasses import asdict
 
-    measured = delivery.measurement
+    from mixrl.commands.outputs import delivered
+
     return {
-        "output": str(output),
-        "integrated_lufs": measured.integrated_lufs,
-        "true_peak_dbtp": measured.true_peak_dbtp,
-        "target_lufs": delivery.target_lufs,
-        "target_reached": delivery.target_reached,
-        "limiting_db": delivery.limiting_db,
+        **delivered(output, delivery),
         "score_before": made.score_before,
         "score_after": made.score_after,
         "winner": made.winner,
@@ -157,6 +153,8 @@ def _show(made: Mix, delivery: Delivery, output: Path, warnings: tuple[str, ...]
     from rich.table import Table
     from rich.text import Text
 
+    from mixrl.commands.outputs import delivered_line
+
     console, errors = Console(highlight=False), Console(stderr=True, highlight=False)
     if made.moves:
         table = Table(box=SIMPLE_HEAD, pad_edge=False)
@@ -170,10 +168,6 @@ def _show(made: Mix, delivery: Delivery, output: Path, warnings: tuple[str, ...]
     for candidate in made.candidates:
         mark = " <- the mix" if candidate.name == made.winner else ""
         console.print(f"{candidate.name:10s} score {candidate.score:+.3f}{mark}")
-    measured = delivery.measurement
-    loudness = "-" if measured.integrated_lufs is None else f"{measured.integrated_lufs:.1f} LUFS"
-    peak = "-" if measured.true_peak_dbtp is None else f"{measured.true_peak_dbtp:.1f} dBTP"
     for warning in warnings:
         errors.print(f"warning: {warning}", style="yellow", markup=False, soft_wrap=True)
-    written = f"{output}: {loudness}, {peak}, limiting {delivery.limiting_db:.1f} dB"
-    console.print(written, markup=False, soft_wrap=True)
+    console.print(delivered_line(output, delivery), markup=False, soft_wrap=True)

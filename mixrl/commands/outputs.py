@@ -1,4 +1,4 @@
-"""What a command was asked to write, checked before the work starts and not after minutes of it."""
+"""What a command was asked to write: checked before the work starts, not after minutes of it, and told when done."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from mixrl.errors import InputError
 
 if TYPE_CHECKING:
+    from mixrl.delivery import Delivery
     from mixrl.session import Session
 
 
@@ -49,3 +50,24 @@ def check_no_stem(output: Path, session: Session) -> None:
     """InputError when the mix would overwrite one of the stems that it is made of."""
     if output.resolve() in (file.resolve() for stem in session.stems for file in stem.files):
         raise InputError(f"{output}: is a stem of this session: give the mix another name")
+
+
+def delivered(output: Path, delivery: Delivery) -> dict[str, object]:
+    """What was written, for machines."""
+    measured = delivery.measurement
+    return {
+        "output": str(output),
+        "integrated_lufs": measured.integrated_lufs,
+        "true_peak_dbtp": measured.true_peak_dbtp,
+        "target_lufs": delivery.target_lufs,
+        "target_reached": delivery.target_reached,
+        "limiting_db": delivery.limiting_db,
+    }
+
+
+def delivered_line(output: Path, delivery: Delivery) -> str:
+    """What was written, in a line."""
+    measured = delivery.measurement
+    loudness = "-" if measured.integrated_lufs is None else f"{measured.integrated_lufs:.1f} LUFS"
+    peak = "-" if measured.true_peak_dbtp is None else f"{measured.true_peak_dbtp:.1f} dBTP"
+    return f"{output}: {loudness}, {peak}, limiting {delivery.limiting_db:.1f} dB"

@@ -25,7 +25,7 @@ def render(
     import json as serialise
 
     from mixrl.audio import encoding_for
-    from mixrl.commands.outputs import check_no_stem, check_outputs
+    from mixrl.commands.outputs import check_no_stem, check_outputs, delivered, delivered_line
     from mixrl.commands.progress import progress_bar
     from mixrl.errors import InputError
     from mixrl.mixer import deliver_mix, write_stems
@@ -48,21 +48,13 @@ def render(
         delivery = deliver_mix(loaded, made.settings, output, encoding=encoding, force=force, seed=made.seed)
         if stems is not None:
             write_stems(loaded, made.settings, stems, delivery.gain_db, force)
-    measured = delivery.measurement
     if json:
         found = {
-            "output": str(output),
-            "integrated_lufs": measured.integrated_lufs,
-            "true_peak_dbtp": measured.true_peak_dbtp,
-            "target_lufs": delivery.target_lufs,
-            "target_reached": delivery.target_reached,
-            "limiting_db": delivery.limiting_db,
+            **delivered(output, delivery),
             "warnings": [*loaded.warnings, *delivery.warnings],
         }
         typer.echo(serialise.dumps(found, indent=2))
         return
     for warning in (*loaded.warnings, *delivery.warnings):
         typer.echo(f"warning: {warning}", err=True)
-    loudness = "-" if measured.integrated_lufs is None else f"{measured.integrated_lufs:.1f} LUFS"
-    peak = "-" if measured.true_peak_dbtp is None else f"{measured.true_peak_dbtp:.1f} dBTP"
-    typer.echo(f"{output}: {loudness}, {peak}, limiting {delivery.limiting_db:.1f} dB")
+    typer.echo(delivered_line(output, delivery))
