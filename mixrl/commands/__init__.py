@@ -15,6 +15,7 @@ import typer
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from mixrl.commands.check import check
+from mixrl.commands.dataset import dataset
 from mixrl.commands.explain import explain
 from mixrl.commands.measure import measure
 from mixrl.commands.mix import mix
@@ -30,7 +31,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain help is quicker: no rich behind it
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (mix, render, measure, check, explain, train):
+for command in (mix, render, measure, check, explain, train, dataset):
     app.command()(command)
 
 
