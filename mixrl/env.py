@@ -17,6 +17,7 @@ from gymnasium import spaces
 
 from mixrl.errors import InputError
 from mixrl.excerpt import excerpt
+from mixrl.knobs import Knobs, neutral_knobs, to_settings
 from mixrl.measures import Measures
 from mixrl.moves import KINDS, MOVE_COST, Layout, apply, step_limit
 from mixrl.scene import Scene
@@ -48,7 +49,8 @@ class MixEnv(gymnasium.Env[Observation, np.int64]):
     0 (``info["illegal"]``). The episode terminates on stop and is truncated at the step limit.
 
     scene: what the state is seen through. measure: how settings are judged; None for the scene itself
-    (``backend="scene"``), else e.g. ``rendered.Rendered(session, scene).measures`` (``backend="render"``).
+    (``backend="scene"``), else e.g. ``rendered.Rendered(session, scene).measures`` (``backend="render"``). start: the
+    settings an episode begins with. gains: whether the state holds every move's exact one-step reward.
     """
 
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012  (Gymnasium's interface)
@@ -59,19 +61,20 @@ class MixEnv(gymnasium.Env[Observation, np.int64]):
         *,
         backend: str = "scene",
         measure: Callable[[MixSettings], Measures] | None = None,
-        start: MixSettings | None = None,
+        start: MixSettings | Knobs | None = None,
         steps: int | None = None,
         locked: Collection[str] = (),
         kinds: Collection[str] = KINDS,
+        gains: bool = True,
     ) -> None:
         if backend not in ("scene", "render"):
             raise InputError(f'backend must be "scene" or "render", not {backend!r}')
         if (backend == "render") != (measure is not None):
             raise InputError('give measure= with backend="render", and only then')
         self.scene = scene
-        self.start = start or scene.neutral()
+        self.start = self._as_knobs(start or neutral_knobs(scene.facts))
         self.steps = steps or step_limit(len(scene.facts.names))
-        self.locked, self.kinds = tuple(locked), tuple(kinds)
+        self.locked, self.kinds, self.gains = tuple(locked), tuple(kinds), gains
         self._measure = measure
         count, groups = len(scene.facts.names), len(scene.facts.groups)
         self.layout = Layout(count, groups)
@@ -86,7 +89,7 @@ class MixEnv(gymnasium.Env[Observation, np.int64]):
                 "mask": spaces.MultiBinary(size),
             }
         )
-        self.settings = self.start
+        self.knobs = self.start
         self.state: State
         self.score = 0.0
         self._taken = 0
@@ -96,7 +99,7 @@ class MixEnv(gymnasium.Env[Observation, np.int64]):
     ) -> tuple[Observation, dict[str, Any]]:
         """Back to the start, or to ``options["settings"]``. Nothing is random: the seed changes nothing."""
         super().reset(seed=seed)
-        self.settings = (options or {}).get("settings", self.start)
+        self.knobs = self._as_knobs((options or {}).get("settings", self.start))
         self._taken = 0
         self._look()
         return self._observation(), {"score": self.score}
@@ -109,18 +112,26 @@ class MixEnv(gymnasium.Env[Observation, np.int64]):
         stop = action == self.layout.mix_start
         self._taken += 1
         if not illegal and not stop:
-            self.settings = apply(self.settings, self.scene.facts, action)
+            self.knobs = apply(self.knobs, self.scene.facts, action)
         self._look()
         info = {"score": self.score, "illegal": illegal}
         reward = 0.0 if stop or illegal else self.score - before - MOVE_COST
         return self._observation(), reward, stop, not stop and self._taken >= self.steps, info
 
+    @property
+    def settings(self) -> MixSettings:
+        """The mix as it is."""
+        return to_settings(self.knobs, self.scene.facts)
+
+    def _as_knobs(self, start: MixSettings | Knobs) -> Knobs:
+        return start if isinstance(start, Knobs) else self.scene.knobs(start)
+
     def _look(self) -> None:
         left = 1.0 - self._taken / self.steps
-        self.state, measures = observe(self.scene, self.settings, left, self.locked, self.kinds)
+        self.state, _ = observe(self.scene, self.knobs, left, self.locked, self.kinds, self.gains)
+        self.score = self.state.score
         if self._measure is not None:
-            measures = self._measure(self.settings)
-        self.score = float(score(measures, self.scene.facts))
+            self.score = float(score(self._measure(self.settings), self.scene.facts))
 
     def _observation(self) -> Observation:
         s = self.state

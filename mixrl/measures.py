@@ -7,6 +7,7 @@ The closed form fills ``Measures`` for many settings at once, so every array may
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -59,7 +60,8 @@ class Facts:
 class Measures:
     """Measures of the mix before the master gain, and of each stem as it stands in that mix.
 
-    integrated_lufs, short_term_lufs (maximum), peak_dbfs: (...)
+    integrated_lufs, short_term_lufs (maximum), loudness_range_lu: (...)
+    peak_dbfs: (...) sample peak; crest_db: (...) that over the RMS of both channels
     limiting_db: (...) 99th percentile of the limiting that the target needs, dB
     psr_db: (...) peak over short-term loudness in the loudest part once delivered at the target, dB
     spectrum_db: (..., 31) band powers (left plus right), dB; side_mid_db: (..., 31) side over mid power, dB
@@ -75,7 +77,9 @@ class Measures:
 
     integrated_lufs: Array
     short_term_lufs: Array
+    loudness_range_lu: Array
     peak_dbfs: Array
+    crest_db: Array
     limiting_db: Array
     psr_db: Array
     spectrum_db: Array
@@ -88,6 +92,11 @@ class Measures:
     eq_change_db: Array
     gain_reduction_db: Array
     tempo_ratio: Array
+
+    @classmethod
+    def joined(cls, parts: Sequence[Measures]) -> Measures:
+        """Batches one after the other."""
+        return cls(**{f.name: np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(cls)})
 
     def at(self, index: int) -> Measures:
         """The measures of one mix of a batch."""

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixrl.errors import InputError, ProcessingError
+from mixrl.knobs import neutral_knobs, to_settings
 from mixrl.moves import KINDS, MOVE_COST, Layout, Move, apply, step_limit, to_tempo
 from mixrl.recipe import LoggedMove, Recipe, write_recipe
 from mixrl.score import TERMS, WEIGHTS, score, terms
@@ -202,7 +203,7 @@ class Mixer:
         settings, moves = self._act(scene, locked, progress)
         rules = rule_mix(scene)
         if self.bpm is not None and not set(locked) & set(ratios):  # half of a session must not be stretched
-            rules = to_tempo(rules, scene.facts, 1.0)
+            rules = to_settings(to_tempo(scene.knobs(rules), scene.facts, 1.0), scene.facts)
         rules = _keep_locked(self._blended(rules), neutral, locked)
         proposals = {NO_CHANGE: neutral, RULE_MIX: rules, DQN: settings}
         rendered = Rendered(heard, scene)
@@ -242,9 +243,10 @@ class Mixer:
         facts = scene.facts
         kinds = tuple(kind for kind in KINDS if self._use(kind))
         limit = step_limit(len(facts.names)) if self.steps is None else self.steps
-        settings = scene.neutral()
+        knobs = neutral_knobs(facts)
         stop = Layout(len(facts.names), len(facts.groups)).mix_start
-        state, measures = observe(scene, settings, 1.0, locked, kinds)
+        looks = policy.size.use_gains
+        state, measures = observe(scene, knobs, 1.0, locked, kinds, looks)
         best_score, best_count = float(score(measures, facts)), 0
         path: list[tuple[int, MixSettings]] = []
         for step in range(limit):
@@ -252,9 +254,9 @@ class Mixer:
             action = policy.act(state)
             if action == stop:
                 break
-            settings = apply(settings, facts, action)
-            state, measures = observe(scene, settings, 1.0 - (step + 1) / limit, locked, kinds)
-            path.append((action, settings))
+            knobs = apply(knobs, facts, action)
+            state, measures = observe(scene, knobs, 1.0 - (step + 1) / limit, locked, kinds, looks)
+            path.append((action, to_settings(knobs, facts)))
             now = float(score(measures, facts)) - MOVE_COST * len(path)
             if now > best_score:
                 best_score, best_count = now, len(path)

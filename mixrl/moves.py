@@ -8,20 +8,22 @@ len(MIX_MOVES) actions, numbered in that order: that is the environment's action
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mixrl.measures import Facts
-from mixrl.settings import COMPRESSORS, MixSettings, StripSettings
+from mixrl.compiled import compiled
+from mixrl.knobs import COMPRESSOR, EQ, GAIN, HIGHPASS, INVERT, NEUTRAL_SHAPE, PAN, TEMPO, Knobs, Shape
+from mixrl.measures import Array, Facts
+from mixrl.settings import COMPRESSORS
 
 GAIN_LIMITS_DB = (-24.0, 18.0)
 GROUP_LIMITS_DB = (-12.0, 12.0)
 EQ_LIMITS_DB = (-9.0, 6.0)  # cuts may go deeper than boosts
 HIGHPASS_HZ: tuple[float | None, ...] = (None, 30.0, 60.0, 100.0, 150.0)
-MOVE_COST = 0.003  # of score: what a move must at least bring, so that nothing is touched for nothing
+MOVE_COST = 0.001  # of score: what a move must at least bring, so that nothing is touched for nothing
 SIZES_DB = (0.5, 2.0, 6.0)
 EQ_SIZES_DB = (1.0, 3.0)
 PAN_SIZES = (0.1, 0.3)
@@ -97,88 +99,141 @@ class Layout:
         return "mix", 0, MIX_MOVES[action - self.mix_start]
 
 
-def _clamped(value: float, low: float, high: float) -> float:
-    return round(min(max(value, low), high), 6)
+_AMOUNTS = np.array([move.amount for move in STEM_MOVES])
+_PRESETS = len(COMPRESSORS)
+_HIGHPASS = np.array([corner or 0.0 for corner in HIGHPASS_HZ])
+_GROUP_AMOUNTS = np.array([move.amount for move in GROUP_MOVES])
+@lru_cache(maxsize=1024)
+def padded_columns(stems: int, groups: int, most_stems: int, most_groups: int) -> NDArray[np.int64]:
+    """Where the actions of a session of (stems, groups) lie in the layout of a larger one, (actions,), rising."""
+    own, large = Layout(stems, groups), Layout(most_stems, most_groups)
+    return np.concatenate([
+        np.arange(own.group_start),
+        np.arange(large.group_start, large.group_start + own.mix_start - own.group_start),
+        np.arange(large.mix_start, large.size),
+    ])  # fmt: skip
 
 
-def _band_top_hz(frequency_hz: float, kind: str) -> float:
-    return frequency_hz if kind == "high_shelf" else frequency_hz / 1.5
+_STEM_KINDS = tuple(move.kind for move in STEM_MOVES)
+_KIND_NUMBERS = {kind: number for number, kind in enumerate(KINDS)}
+_MOVES = np.array([(_KIND_NUMBERS[move.kind], move.amount, move.band) for move in STEM_MOVES])
+_PRESETS = len(COMPRESSORS)
+_HIGHPASS = np.array([corner or 0.0 for corner in HIGHPASS_HZ])
+# what a move must change at the least: not a rest before the limit
+_LEAST_GAIN, _LEAST_PAN, _LEAST_EQ = 0.25, 0.05, 0.5
 
 
-def moved(strip: StripSettings, move: Move, bandwidth_hz: float = 1e9) -> StripSettings | None:
-    """The strip after a move, or None when the move is illegal: it would change nothing or leave the limits.
+@lru_cache(maxsize=1024)
+def band_tops(shape: Shape) -> Array:
+    """(EQ_BANDS,) frequency in Hz that a stem must reach for a boost of each band to raise more than noise."""
+    return np.array([hz if kind == "high_shelf" else hz / 1.5 for kind, hz, _ in shape])
 
-    A boost of a band above the stem's bandwidth is illegal: it would only raise noise.
+
+def after_moves(strips: Array, bandwidth_hz: Array, tops: Array) -> tuple[Array, NDArray[np.bool_]]:
+    """What each of ``STEM_MOVES`` makes of strips, (N, moves, COLUMNS), and which moves are legal, (N, moves).
+
+    A move is illegal that would change nothing or leave the limits, and a boost of a band above the stem's bandwidth:
+    it would only raise noise. An illegal move's strip is the strip as it is. strips: (N, COLUMNS); bandwidth_hz: (N,);
+    tops: ``band_tops``, (N or 1, EQ_BANDS).
     """
-    if move.kind == "gain":
-        gain = _clamped(strip.gain_db + move.amount, *GAIN_LIMITS_DB)
-        return None if abs(gain - strip.gain_db) < 0.25 else replace(strip, gain_db=gain)
-    if move.kind == "pan":
-        pan = _clamped(strip.pan + move.amount, -1.0, 1.0)
-        return None if abs(pan - strip.pan) < 0.05 else replace(strip, pan=pan)
-    if move.kind == "eq":
-        band = strip.eq[move.band]
-        gain = _clamped(band.gain_db + move.amount, *EQ_LIMITS_DB)
-        if abs(gain - band.gain_db) < 0.5 or (
-            gain > 0.0 and move.amount > 0.0 and _band_top_hz(band.frequency_hz, band.kind) > bandwidth_hz
-        ):
-            return None
-        return strip.with_band(move.band, gain_db=gain)
-    if move.kind == "highpass":
-        # a corner from elsewhere (a user's recipe) counts as the nearest step below it
-        below = [i for i, corner in enumerate(HIGHPASS_HZ) if (corner or 0.0) <= (strip.highpass_hz or 0.0)]
-        step = below[-1] + int(move.amount)
-        return replace(strip, highpass_hz=HIGHPASS_HZ[step]) if 0 <= step < len(HIGHPASS_HZ) else None
-    if move.kind == "compressor":
-        step = COMPRESSORS.index(strip.compressor) + int(move.amount)
-        return replace(strip, compressor=COMPRESSORS[step]) if 0 <= step < len(COMPRESSORS) else None
-    if move.kind == "polarity":
-        return replace(strip, invert=not strip.invert)
-    raise ValueError(f"{move.kind} is no move of a stem")
+    after = np.repeat(strips[:, None], len(STEM_MOVES), axis=1)
+    allowed = np.zeros(after.shape[:2], dtype=bool)
+    _make_moves(np.ascontiguousarray(strips), bandwidth_hz, tops, _MOVES, _HIGHPASS, after, allowed)
+    return after, allowed
 
 
-@lru_cache(maxsize=65_536)
-def successors(strip: StripSettings, bandwidth_hz: float) -> tuple[StripSettings | None, ...]:
-    """What each of ``STEM_MOVES`` makes of a strip; None where the move is illegal."""
-    return tuple(moved(strip, move, bandwidth_hz) for move in STEM_MOVES)
+@compiled
+def _stepped(value, amount, low, high, least):  # type: ignore[no-untyped-def]
+    """A value moved by an amount inside limits, and whether that moves it as far as it should, the way it should."""
+    after = round(min(max(value + amount, low), high), 6)
+    return after, (after - value) * (1.0 if amount > 0.0 else -1.0) >= least
 
 
-def apply(settings: MixSettings, facts: Facts, action: int) -> MixSettings:
-    """Settings after an action; stop returns them unchanged. Raises ValueError when the action would change nothing
+@compiled
+def _make_moves(strips, bandwidth, tops, moves, corners, after, allowed):  # type: ignore[no-untyped-def]
+    """Fill after (N, moves, COLUMNS), which holds copies of the strips, and allowed (N, moves)."""
+    for n in range(strips.shape[0]):
+        for k in range(moves.shape[0]):
+            kind, amount = int(moves[k, 0]), moves[k, 1]
+            column, value, legal = GAIN, 0.0, False
+            if kind == 0:
+                value, legal = _stepped(strips[n, GAIN], amount, GAIN_LIMITS_DB[0], GAIN_LIMITS_DB[1], _LEAST_GAIN)
+            elif kind == 1:
+                column = PAN
+                value, legal = _stepped(strips[n, PAN], amount, -1.0, 1.0, _LEAST_PAN)
+            elif kind == 2:
+                band = int(moves[k, 2])
+                column = EQ + band
+                value, legal = _stepped(strips[n, column], amount, EQ_LIMITS_DB[0], EQ_LIMITS_DB[1], _LEAST_EQ)
+                if value > 0.0 and amount > 0.0 and tops[min(n, tops.shape[0] - 1), band] > bandwidth[n]:
+                    legal = False
+            elif kind == 3:
+                column = HIGHPASS
+                # a corner from elsewhere (a user's recipe) counts as the nearest step below it
+                step = np.searchsorted(corners, strips[n, HIGHPASS], side="right") - 1 + int(amount)
+                legal = 0 <= step < corners.shape[0]
+                value = corners[step] if legal else 0.0
+            elif kind == 4:
+                column = COMPRESSOR
+                value = strips[n, COMPRESSOR] + amount
+                legal = 0.0 <= value < _PRESETS
+            else:
+                column = INVERT
+                value, legal = 1.0 - strips[n, INVERT], True
+            if legal:
+                after[n, k, column] = value
+                allowed[n, k] = True
+
+
+def tops_of(knobs: Knobs) -> Array:
+    """``band_tops`` of the mix's stems, (N, EQ_BANDS), or (1, EQ_BANDS) where all are neutral's."""
+    return np.stack([band_tops(shape) for shape in knobs.shapes or (NEUTRAL_SHAPE,)])
+
+
+def apply(knobs: Knobs, facts: Facts, action: int) -> Knobs:
+    """One mix after an action; stop returns it unchanged. Raises ValueError when the action would change nothing
     or leave the limits; what is locked or silent is the business of ``legal``."""
     kind, index, move = Layout(len(facts.names), len(facts.groups)).decode(action)
-    if kind == "stem":
-        name = facts.names[index]
-        strip = moved(settings.strip(name), move, float(facts.bandwidth_hz[index]))
-        if strip is None:
-            raise ValueError(f"{move} is illegal on {name!r}")
-        return settings.with_strip(name, strip)
-    if kind == "group":
-        group = facts.groups[index]
-        gain = _clamped(settings.groups[group] + move.amount, *GROUP_LIMITS_DB)
-        if abs(gain - settings.groups[group]) < 0.25:
-            raise ValueError(f"{move} is illegal on the group {group!r}")
-        return settings.with_group(group, gain)
     if move.kind == "stop":
-        return settings
-    after = to_tempo(settings, facts, move.amount)
-    if after == settings:
-        raise ValueError(f"{move} is illegal: it changes no stem")
+        return knobs
+    after = knobs.copy()
+    if kind == "stem":
+        one = slice(index, index + 1)
+        tops = tops_of(knobs)
+        rows, allowed = after_moves(knobs.strips[one], facts.bandwidth_hz[one], tops[one] if len(tops) > 1 else tops)
+        number = action % len(STEM_MOVES)
+        if not allowed[0, number]:
+            raise ValueError(f"{move} is illegal on {facts.names[index]!r}")
+        after.strips[index] = rows[0, number]
+    elif kind == "group":
+        gains, moves = group_gains(knobs, index)
+        number = GROUP_MOVES.index(move)
+        if not moves[number]:
+            raise ValueError(f"{move} is illegal on the group {facts.groups[index]!r}")
+        after.groups[index] = gains[number]
+    else:
+        after = to_tempo(knobs, facts, move.amount)
+        if (after.strips == knobs.strips).all():
+            raise ValueError(f"{move} is illegal: it changes no stem")
     return after
 
 
-def to_tempo(settings: MixSettings, facts: Facts, part: float) -> MixSettings:
-    """Settings with every stem that may be stretched ``part`` of the way (0..1) to its wanted tempo ratio."""
-    strips = {
-        name: replace(settings.strip(name), tempo_ratio=round(float(target) ** part, 6))
-        for name, target in zip(facts.names, facts.tempo_target, strict=True)
-        if target != 1.0
-    }
-    return replace(settings, stems={**settings.stems, **strips})
+def to_tempo(knobs: Knobs, facts: Facts, part: float) -> Knobs:
+    """A mix with every stem that may be stretched ``part`` of the way (0..1) to its wanted tempo ratio."""
+    after = knobs.copy()
+    wanted = facts.tempo_target != 1.0
+    after.strips[wanted, TEMPO] = np.round(facts.tempo_target[wanted] ** part, 6)
+    return after
+
+
+def group_gains(knobs: Knobs, index: int) -> tuple[Array, NDArray[np.bool_]]:
+    """What each of ``GROUP_MOVES`` makes of a group's gain in dB, and which moves are legal, (moves,) each."""
+    found = [_stepped(knobs.groups[index], move.amount, *GROUP_LIMITS_DB, _LEAST_GAIN) for move in GROUP_MOVES]
+    return np.array([gain for gain, _ in found]), np.array([moves for _, moves in found])
 
 
 def legal(
-    settings: MixSettings, facts: Facts, locked: Collection[str] = (), kinds: Collection[str] = KINDS
+    knobs: Knobs, facts: Facts, locked: Collection[str] = (), kinds: Collection[str] = KINDS
 ) -> NDArray[np.bool_]:
     """(actions,) bool: the moves that are legal now; stop always is.
 
@@ -188,26 +243,26 @@ def legal(
     """
     layout = Layout(len(facts.names), len(facts.groups))
     mask = np.zeros(layout.size, dtype=bool)
-    allowed = np.array([move.kind in kinds for move in STEM_MOVES])
-    for index, name in enumerate(facts.names):
-        if name in locked or facts.activity[index] == 0.0:
-            continue
-        after = successors(settings.strip(name), float(facts.bandwidth_hz[index]))
-        start = index * len(STEM_MOVES)
-        mask[start : start + len(STEM_MOVES)] = allowed & [strip is not None for strip in after]
+    free = facts.audible & ~_are(locked, facts.names)
+    _, allowed = after_moves(knobs.strips, facts.bandwidth_hz, tops_of(knobs))
+    wanted = _are(kinds, _STEM_KINDS)
+    mask[: layout.group_start] = (allowed & free[:, None] & wanted).ravel()
     if "gain" in kinds and len(facts.groups) > 1:
+        held = _are(locked, facts.names)
         for index, group in enumerate(facts.groups):
-            members = [n for n, m, a in zip(facts.names, facts.members, facts.audible, strict=True) if m == group and a]
-            if len(members) < 2 or any(name in locked for name in members):
-                continue
-            start = layout.group_start + index * len(GROUP_MOVES)
-            for offset, move in enumerate(GROUP_MOVES):
-                gain = _clamped(settings.groups[group] + move.amount, *GROUP_LIMITS_DB)
-                mask[start + offset] = abs(gain - settings.groups[group]) >= 0.25
+            members = _are((group,), facts.members) & facts.audible
+            if members.sum() >= 2 and not (members & held).any():
+                start = layout.group_start + index * len(GROUP_MOVES)
+                mask[start : start + len(GROUP_MOVES)] = group_gains(knobs, index)[1]
     mask[layout.mix_start] = True
-    stretched = [name for name, target in zip(facts.names, facts.tempo_target, strict=True) if target != 1.0]
-    if stretched and "tempo" in kinds and not any(name in locked for name in stretched):
+    stretched = facts.tempo_target != 1.0
+    if "tempo" in kinds and stretched.any() and not (stretched & _are(locked, facts.names)).any():
         for offset, move in enumerate(MIX_MOVES):
             if move.kind == "tempo":
-                mask[layout.mix_start + offset] = to_tempo(settings, facts, move.amount) != settings
+                after = to_tempo(knobs, facts, move.amount)
+                mask[layout.mix_start + offset] = (after.strips != knobs.strips).any()
     return mask
+
+
+def _are(wanted: Collection[str], names: tuple[str, ...]) -> NDArray[np.bool_]:
+    return np.fromiter((name in wanted for name in names), dtype=bool, count=len(names))

@@ -15,7 +15,7 @@ import numpy as np
 from mixrl.analysis import analyse
 from mixrl.audio import TemporaryAudio
 from mixrl.limiter import Limiter
-from mixrl.measures import SILENCE_DB, Measures
+from mixrl.measures import SILENCE_DB, Measures, decibels
 from mixrl.meters import Meter
 from mixrl.render import mix_frames, render_stem
 from mixrl.scene import Scene, reader
@@ -57,6 +57,7 @@ class Rendered:
         if reading.integrated_lufs is None:
             return measured
         short = reading.max_short_term_lufs
+        peak = SILENCE_DB if reading.sample_peak_dbfs is None else reading.sample_peak_dbfs
         gain = self.scene.facts.target_lufs - reading.integrated_lufs
         limiter = Limiter(rate, 2, self.scene.facts.ceiling_dbtp)
         limited = np.concatenate([limiter.process(mix * np.float32(10.0 ** (gain / 20.0))), limiter.flush()], axis=1)
@@ -68,7 +69,9 @@ class Rendered:
             measured,
             integrated_lufs=np.float64(reading.integrated_lufs),
             short_term_lufs=measured.short_term_lufs if short is None else np.float64(short),
-            peak_dbfs=np.float64(SILENCE_DB if reading.sample_peak_dbfs is None else reading.sample_peak_dbfs),
+            loudness_range_lu=np.float64(reading.loudness_range_lu or 0.0),
+            peak_dbfs=np.float64(peak),
+            crest_db=np.float64(peak - decibels(float(np.mean(mix.astype(np.float64) ** 2)))),
             limiting_db=np.float64(np.percentile(reduction, 99.0) if len(reduction) else 0.0),
             psr_db=measured.psr_db if psr is None else np.float64(psr),
         )

@@ -17,6 +17,7 @@ leading batch axes, as in ``Measures``.
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
@@ -24,6 +25,7 @@ from types import MappingProxyType
 
 import numpy as np
 
+from mixrl.compiled import compiled
 from mixrl.measures import CENTRES_HZ, Array, Facts, Measures
 from mixrl.roles import LEVELS
 
@@ -41,6 +43,7 @@ WEIGHTS = MappingProxyType(
     }
 )
 TERMS: tuple[str, ...] = tuple(WEIGHTS)
+_WEIGHTS = np.array(list(WEIGHTS.values()))
 
 CENTRED_ROLES = frozenset({"vocal", "kick", "snare", "bass"})
 UNKNOWN_LEVEL = (-13.0, -22.0, -6.0)  # LU, for stems whose role is unknown: inside the span of all roles
@@ -84,59 +87,100 @@ def level_corridor(roles: tuple[str | None, ...], active: tuple[bool, ...]) -> A
     return np.array(rows).reshape(-1, 3)
 
 
-def _over(value: Array, limit: Array | float, unit: float) -> Array:
-    """How far a value is over its limit, in units; straight at first, never more than ``_WORST``, so that one
-    hopeless stem does not hide all the others."""
-    excess = np.maximum(value - limit, 0.0) / unit
-    return np.asarray(excess / (1.0 + excess / _WORST))
-
-
-def _rms(values: Array, weights: Array) -> Array:
-    return np.asarray(np.sqrt((values**2 * weights).sum(-1) / max(float(weights.sum()), 1e-9)))
-
-
 def terms(measures: Measures, facts: Facts) -> dict[str, Array]:
     """The penalty of each of ``TERMS``, (...) each, all >= 0."""
-    ref = reference()
-    judged = facts.counted & (_JUDGED_HZ[0] < CENTRES_HZ) & (_JUDGED_HZ[1] > CENTRES_HZ)
-    bands = judged.astype(np.float64)
-    stems = facts.audible.astype(np.float64)
-    corridor = level_corridor(facts.roles, tuple(bool(a) for a in facts.audible))
-
-    off = measures.spectrum_db - ref.level_db
-    off = off - (off * bands).sum(-1, keepdims=True) / max(bands.sum(), 1.0)
-    spectrum = _rms(_over(np.abs(off), ref.deviation_db, 6.0), bands)
-
-    level = measures.stem_lufs - measures.integrated_lufs[..., None]
-    balance = _rms(_over(level, corridor[:, 2], 6.0) + _over(-level, -corridor[:, 1], 6.0), stems)
-    audibility = _rms(_over(-measures.audibility_db, -AUDIBLE_DB, 6.0), stems)
-    cancellation = _rms(_over(-measures.cancellation_db, 1.0, 3.0), bands)
-
-    width = measures.side_mid_db - ref.side_mid_db
-    # a low end that is narrower than the reference is no fault
-    narrow = np.where(CENTRES_HZ < 200.0, 0.0, np.clip(_over(-width, 10.0, 12.0), 0.0, 1.0))
-    stereo = _rms(_over(width, 6.0, 6.0) + narrow, bands) + _over(np.abs(measures.imbalance_db), 1.0, 3.0)
-
-    centred = stems * np.array([role in CENTRED_ROLES for role in facts.roles], dtype=np.float64)
-    placement = _rms(_over(np.abs(measures.position), 0.1, 0.3), centred) if centred.any() else 0.0 * spectrum
-    if stems.any():
-        placement = placement + _rms(_over(np.abs(measures.position), 0.7, 0.3), stems)
-
-    headroom = _over(measures.limiting_db, 2.0, 4.0) + _over(-measures.psr_db, -8.0, 3.0)
-    restraint = _rms(_over(measures.eq_change_db, 2.0, 4.0) + _over(measures.gain_reduction_db, 2.0, 3.0), stems)
-    # every dB of EQ and compression has to earn its place
-    changed = (measures.eq_change_db + measures.gain_reduction_db) * stems
-    restraint = restraint + changed.sum(-1) / max(float(stems.sum()), 1.0) / 30.0
-
-    weight = facts.tempo_weight
-    octaves = np.abs(np.log2(measures.tempo_ratio / facts.tempo_target))
-    tempo = (octaves * weight).sum(-1) / max(float(weight.sum()), 1.0) * 10.0
-    values = (spectrum, balance, audibility, cancellation, stereo, placement, headroom, restraint, tempo)
-    return dict(zip(TERMS, (np.asarray(v) for v in values), strict=True))
+    found = _table(measures, facts)
+    return {name: found[..., index] for index, name in enumerate(TERMS)}
 
 
 def score(measures: Measures, facts: Facts) -> Array:
     """The score (...), at most 0; higher is better."""
-    found = terms(measures, facts)
-    return np.asarray(-sum(WEIGHTS[name] * value for name, value in found.items()))
+    return np.asarray(-(_table(measures, facts) @ _WEIGHTS))
 
+
+def _table(measures: Measures, facts: Facts) -> Array:
+    """(..., TERMS)"""
+    ref = reference()
+    m = measures
+    batch = np.shape(m.integrated_lufs)
+    count = int(np.prod(batch))
+    found = np.empty((count, len(TERMS)))
+
+    def flat(values: Array, width: int = 0) -> Array:
+        shape = (count, width) if width else (count,)
+        return np.ascontiguousarray(np.reshape(values, shape), dtype=np.float64)
+
+    bands, stems = len(CENTRES_HZ), len(facts.names)
+    _penalties(
+        flat(m.spectrum_db, bands), flat(m.side_mid_db, bands), flat(m.cancellation_db, bands),
+        flat(m.integrated_lufs), flat(m.imbalance_db), flat(m.limiting_db), flat(m.psr_db),
+        flat(m.stem_lufs, stems), flat(m.audibility_db, stems), flat(m.position, stems), flat(m.eq_change_db, stems),
+        flat(m.gain_reduction_db, stems), flat(m.tempo_ratio, stems),
+        ref.level_db, ref.deviation_db, ref.side_mid_db,
+        (facts.counted & (_JUDGED_HZ[0] < CENTRES_HZ) & (_JUDGED_HZ[1] > CENTRES_HZ)).astype(np.float64),
+        facts.audible.astype(np.float64), level_corridor(facts.roles, tuple(facts.audible.tolist())),
+        facts.audible * _centred(facts.roles), facts.tempo_target, facts.tempo_weight, found,
+    )  # fmt: skip
+    return found.reshape(*batch, len(TERMS))
+
+
+@lru_cache(maxsize=256)
+def _centred(roles: tuple[str | None, ...]) -> Array:
+    return np.array([role in CENTRED_ROLES for role in roles], dtype=np.float64)
+
+
+@compiled
+def _over(value, limit, unit):  # type: ignore[no-untyped-def]
+    """How far a value is over its limit, in units; straight at first, never more than ``_WORST``, so that one
+    hopeless stem does not hide all the others."""
+    excess = max(value - limit, 0.0) / unit
+    return excess / (1.0 + excess / _WORST)
+
+
+@compiled
+def _penalties(  # type: ignore[no-untyped-def]
+    spectrum, side_mid, cancellation, integrated, imbalance, limiting, psr,
+    lufs, audibility, position, eq_change, reduction, tempo,
+    level, deviation, side, bands, stems, corridor, centred, target, sure, found,
+):  # fmt: skip
+    """Fill found (B, TERMS) from B mixes: see ``Measures`` for the first arguments, ``Facts`` for the last."""
+    judged = max(bands.sum(), 1e-9)
+    heard = max(stems.sum(), 1e-9)
+    centre = max(centred.sum(), 1e-9)
+    for n in range(found.shape[0]):
+        mean = 0.0
+        for t in range(bands.shape[0]):
+            mean += (spectrum[n, t] - level[t]) * bands[t]
+        mean /= max(bands.sum(), 1.0)
+        off, lost, wide = 0.0, 0.0, 0.0
+        for t in range(bands.shape[0]):
+            if bands[t] == 0.0:
+                continue
+            off += _over(abs(spectrum[n, t] - level[t] - mean), deviation[t], 6.0) ** 2
+            lost += _over(-cancellation[n, t], 1.0, 3.0) ** 2
+            width = side_mid[n, t] - side[t]
+            # a low end that is narrower than the reference is no fault
+            narrow = 0.0 if CENTRES_HZ[t] < 200.0 else min(_over(-width, 10.0, 12.0), 1.0)
+            wide += (_over(width, 6.0, 6.0) + narrow) ** 2
+        balance, buried, aside, thrown, worked, changed, stretched = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+        for i in range(stems.shape[0]):
+            stretched += abs(math.log2(tempo[n, i] / target[i])) * sure[i]
+            if stems[i] == 0.0:
+                continue
+            relative = lufs[n, i] - integrated[n]
+            balance += (_over(relative, corridor[i, 2], 6.0) + _over(-relative, -corridor[i, 1], 6.0)) ** 2
+            buried += _over(-audibility[n, i], -AUDIBLE_DB, 6.0) ** 2
+            aside += centred[i] * _over(abs(position[n, i]), 0.1, 0.3) ** 2
+            thrown += _over(abs(position[n, i]), 0.7, 0.3) ** 2
+            worked += (_over(eq_change[n, i], 2.0, 4.0) + _over(reduction[n, i], 2.0, 3.0)) ** 2
+            changed += eq_change[n, i] + reduction[n, i]
+        found[n, 0] = math.sqrt(off / judged)
+        found[n, 1] = math.sqrt(balance / heard)
+        found[n, 2] = math.sqrt(buried / heard)
+        found[n, 3] = math.sqrt(lost / judged)
+        found[n, 4] = math.sqrt(wide / judged) + _over(abs(imbalance[n]), 1.0, 3.0)
+        found[n, 5] = math.sqrt(aside / centre) + math.sqrt(thrown / heard)
+        found[n, 6] = _over(limiting[n], 2.0, 4.0) + _over(-psr[n], -8.0, 3.0)
+        # every dB of EQ and compression has to earn its place
+        found[n, 7] = math.sqrt(worked / heard) + changed / max(heard, 1.0) / 30.0
+        found[n, 8] = stretched / max(sure.sum(), 1.0) * 10.0
