@@ -56,7 +56,8 @@ def joined(mixes: list[Knobs]) -> Knobs:
 
 
 def to_knobs(settings: MixSettings, facts: Facts) -> Knobs:
-    """One mix as arrays, in the order of the facts' stems and groups. A stem without settings is neutral."""
+    """One mix as arrays, in the order of the facts' stems and groups. A group without a gain stands at 0 dB; InputError
+    for a stem without settings."""
     strips = np.array([_row(settings.strip(name)) for name in facts.names]).reshape(-1, COLUMNS)
     shapes = tuple(tuple((b.kind, b.frequency_hz, b.q) for b in settings.strip(name).eq) for name in facts.names)
     groups = np.array([settings.groups.get(name, 0.0) for name in facts.groups])

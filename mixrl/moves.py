@@ -99,10 +99,6 @@ class Layout:
         return "mix", 0, MIX_MOVES[action - self.mix_start]
 
 
-_AMOUNTS = np.array([move.amount for move in STEM_MOVES])
-_PRESETS = len(COMPRESSORS)
-_HIGHPASS = np.array([corner or 0.0 for corner in HIGHPASS_HZ])
-_GROUP_AMOUNTS = np.array([move.amount for move in GROUP_MOVES])
 @lru_cache(maxsize=1024)
 def padded_columns(stems: int, groups: int, most_stems: int, most_groups: int) -> NDArray[np.int64]:
     """Where the actions of a session of (stems, groups) lie in the layout of a larger one, (actions,), rising."""
