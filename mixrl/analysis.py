@@ -87,8 +87,9 @@ class Analysis:
         return int(self.stems[0].hops.shape[1])
 
 
-def analyse(readers: Sequence[Reader], sample_rate: int, frames: int) -> Analysis:
-    """Analyse ``frames`` samples of stems. readers: one per stem; they return zeros outside the stem. Deterministic."""
+def analyse(readers: Sequence[Reader], sample_rate: int, frames: int, *, peaks: bool = True) -> Analysis:
+    """Analyse ``frames`` samples of stems. readers: one per stem; they return zeros outside the stem. peaks: whether to
+    look for places where mixes peak; without, only the first sample is watched. Deterministic."""
     from mixrl.meters import k_weighting_power
 
     count = len(readers)
@@ -102,13 +103,14 @@ def analyse(readers: Sequence[Reader], sample_rate: int, frames: int) -> Analysi
         channels = tuple(block.shape[0] for block in blocks)
         audio = np.stack([_stereo(block) for block in blocks])
         _add_cross(cross, audio, sample_rate)
-        watch.push(audio)
+        if peaks:
+            watch.push(audio)
         for stem, signal in enumerate(audio):
             hops[stem].append(_hop_powers(_hop_spectra(signal, sample_rate), sample_rate))
     cross *= np.float32(1.0 / pieces[-1][1])
     k_power = k_weighting_power(band_centres(), sample_rate).astype(np.float32)
     own = np.stack([np.einsum("iib->ib", cross[0]).real, np.einsum("iib->ib", cross[1]).real], axis=1)
-    pairs, places = _coherent(cross, k_power), watch.places()
+    pairs, places = _coherent(cross, k_power), watch.places() if peaks else np.zeros(1, dtype=np.int64)
     shared, values = _second_pass(readers, pieces, pairs, places, sample_rate)
     stems = tuple(StemSpectra(own[i], np.concatenate(hops[i], axis=1), values[i]) for i in range(count))
     return Analysis(sample_rate, pieces, cross, stems, channels, k_power, pairs, shared, places)

@@ -63,7 +63,7 @@ class Measures:
     integrated_lufs, short_term_lufs (maximum), loudness_range_lu: (...)
     peak_dbfs: (...) sample peak; crest_db: (...) that over the RMS of both channels
     limiting_db: (...) 99th percentile of the limiting that the target needs, dB
-    psr_db: (...) peak over short-term loudness in the loudest part once delivered at the target, dB
+    psr_db: (...) peak over short-term loudness in the loudest part at the target, the peak cut off at the ceiling, dB
     spectrum_db: (..., 31) band powers (left plus right), dB; side_mid_db: (..., 31) side over mid power, dB
     cancellation_db: (..., 31) mix power over the sum of the stems' powers, dB (negative: stems cancel)
     imbalance_db: (...) right over left K-weighted power, dB

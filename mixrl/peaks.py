@@ -3,7 +3,8 @@
 The peak of a mix is no quadratic form, but it lies at one of few instants: where a stem alone peaks (as it is, with
 more bass, with more treble), or where one of a few dozen random balances does. At these instants every stem's signal is
 kept as the complex values of its octave bands, so that the mix's value there follows for any gain, pan, polarity and EQ
-(phase included): a sum of products. The highest of them is within a few tenths of a dB of the true peak.
+(phase included): a sum of products. The highest of them is within a few tenths of a dB of the true peak. Compression
+moves peaks to the onsets, so each stem is also watched behind a rough compressor.
 """
 
 from __future__ import annotations
@@ -17,15 +18,18 @@ from mixrl.measures import EDGES_HZ
 Float = NDArray[np.float32]
 
 OCTAVES = 10
-BALANCES = 32  # random balances, the first being neutral
-STEADY = 8  # of these, so many are watched in every second: the loudest seconds differ from mix to mix
+BALANCES = 96  # random balances, the first being neutral
+STEADY = 4  # of these, so many are watched in every second: the loudest seconds differ from mix to mix
 SPREAD_DB = 12.0  # of their faders
 TILT_DB = 9.0  # of their low, middle and high bands
-PER_BALANCE = 24  # hops in which a balance is watched
-SOLO = 100  # hops shared by all stems, for each of three tilts
+PER_BALANCE = 16  # hops in which a balance is watched
+SOLO = 90  # hops shared by all stems, for each of three tilts, plain and compressed
 CROSSOVERS_HZ = (250.0, 2500.0)
 _WINDOW = 4096
 _TILTS = np.array([[1.0, 1.0, 1.0], [2.0, 0.5, 0.5], [0.5, 0.5, 2.0]], dtype=np.float32)
+_SIGNALS = 6  # per stem: three bands as they are, three compressed
+_COMPRESSED = 0.6  # how many of the stems in a random balance are
+_SLOPE, _ATTACK_S, _RELEASE_S = 0.7, 0.008, 0.12
 _PART_S = 1.0  # of audio that is split into bands at once
 
 
@@ -39,9 +43,13 @@ class PeakWatch:
         tilts = 10.0 ** (rng.uniform(-TILT_DB, TILT_DB, (BALANCES, stems, 3)) / 20.0)
         pans = rng.uniform(0.0, np.pi / 2, (BALANCES, stems))
         gains[0], tilts[0], pans[0] = 1.0, 1.0, np.pi / 4
-        weights = gains[..., None] * tilts
-        sides = np.stack([np.cos(pans), np.sin(pans)])[..., None] * weights  # (2, BALANCES, N, 3)
-        self._weights = np.ascontiguousarray(sides.reshape(2, BALANCES, 3 * stems), dtype=np.float32)
+        compressed = rng.random((BALANCES, stems, 1)) < _COMPRESSED
+        compressed[0] = False
+        weights = gains[..., None] * np.concatenate([tilts * ~compressed, tilts * compressed], axis=2)
+        sides = np.stack([np.cos(pans), np.sin(pans)])[..., None] * weights  # (2, BALANCES, N, _SIGNALS)
+        self._weights = np.ascontiguousarray(sides.reshape(2, BALANCES, _SIGNALS * stems), dtype=np.float32)
+        self._states = np.zeros((stems, 2, 2))  # of the crossovers
+        self._envelopes = np.zeros((stems, 2))
         self._stems, self._rate = stems, sample_rate
         self._hop = round(0.1 * sample_rate)
         self._places: list[NDArray[np.int64]] = []
@@ -51,15 +59,17 @@ class PeakWatch:
     def push(self, audio: Float) -> None:
         """The next (N, 2, samples), whole hops of 100 ms."""
         part = round(_PART_S * self._rate) // self._hop * self._hop
+        levels = np.sqrt(np.mean(audio.astype(np.float64) ** 2, axis=(1, 2)))
+        times = np.array([*CROSSOVERS_HZ, 1.0 / (2.0 * np.pi * _ATTACK_S), 1.0 / (2.0 * np.pi * _RELEASE_S)])
+        rates = 1.0 - np.exp(-2.0 * np.pi * times / self._rate)
         for start in range(0, audio.shape[2], part):
             piece = np.ascontiguousarray(audio[:, :, start : start + part])
             hops = piece.shape[2] // self._hop
-            signals = 3 * self._stems + BALANCES
+            signals = _SIGNALS * self._stems + BALANCES
             places = np.zeros((signals, hops), dtype=np.int64)
             heights = np.zeros((signals, hops), dtype=np.float32)
-            bands = np.empty((2, 3 * self._stems, piece.shape[2]), dtype=np.float32)
-            coefficients = 1.0 - np.exp(-2.0 * np.pi * np.array(CROSSOVERS_HZ) / self._rate)
-            _split(piece, coefficients, bands)
+            bands = np.empty((2, _SIGNALS * self._stems, piece.shape[2]), dtype=np.float32)
+            _split(piece, rates, levels, self._states, self._envelopes, bands)
             _solo_peaks(bands, _TILTS, self._hop, places, heights)
             _mix_peaks(self._weights[0] @ bands[0], self._weights[1] @ bands[1], self._hop, places, heights)
             self._places.append(places + self._at)
@@ -69,7 +79,7 @@ class PeakWatch:
     def places(self) -> NDArray[np.int64]:
         """(M,) samples, in order."""
         places, heights = np.concatenate(self._places, axis=1), np.concatenate(self._heights, axis=1)
-        solos = 3 * self._stems
+        solos = _SIGNALS * self._stems
         each = max(SOLO // max(self._stems, 1), 2)
         found = []
         for row, (at, height) in enumerate(zip(places, heights, strict=True)):
@@ -108,29 +118,38 @@ def instants(audio: Float, places: NDArray[np.int64], sample_rate: int) -> Float
 
 
 @compiled
-def _split(audio, coefficients, bands):  # type: ignore[no-untyped-def]
-    """audio (N, 2, n) -> bands (2, 3 N, n): low, middle, high by one-pole filters; they sum to the audio."""
+def _split(audio, rates, levels, states, envelopes, bands):  # type: ignore[no-untyped-def]
+    """audio (N, 2, n) -> bands (2, 6 N, n): low, middle, high by one-pole filters, which sum to the audio, then the
+    same compressed. levels (N,): RMS; states (N, 2, 2) and envelopes (N, 2) carry over from call to call."""
     for stem in range(audio.shape[0]):
-        for side in range(2):
-            low = 0.0
-            lower = 0.0
-            for n in range(audio.shape[2]):
+        held, smooth = envelopes[stem, 0], envelopes[stem, 1]
+        for n in range(audio.shape[2]):
+            loudest = max(abs(audio[stem, 0, n]), abs(audio[stem, 1, n]))
+            held = max(loudest, held - rates[3] * held)
+            smooth += rates[2] * (held - smooth)
+            gain = 1.0
+            if smooth > levels[stem]:
+                gain = (levels[stem] / smooth) ** _SLOPE
+            for side in range(2):
                 x = audio[stem, side, n]
-                low += coefficients[0] * (x - low)
-                lower += coefficients[1] * (x - lower)
-                if abs(low) < 1e-30:
-                    low = 0.0
-                if abs(lower) < 1e-30:
-                    lower = 0.0
-                bands[side, 3 * stem, n] = low
-                bands[side, 3 * stem + 1, n] = lower - low
-                bands[side, 3 * stem + 2, n] = x - lower
+                low = states[stem, side, 0] + rates[0] * (x - states[stem, side, 0])
+                lower = states[stem, side, 1] + rates[1] * (x - states[stem, side, 1])
+                states[stem, side, 0] = low if abs(low) > 1e-30 else 0.0
+                states[stem, side, 1] = lower if abs(lower) > 1e-30 else 0.0
+                row = 6 * stem
+                bands[side, row, n] = low
+                bands[side, row + 1, n] = lower - low
+                bands[side, row + 2, n] = x - lower
+                for k in range(3):
+                    bands[side, row + 3 + k, n] = gain * bands[side, row + k, n]
+        envelopes[stem, 0] = held if held > 1e-30 else 0.0
+        envelopes[stem, 1] = smooth if smooth > 1e-30 else 0.0
 
 
 @compiled
 def _solo_peaks(bands, tilts, hop, places, heights):  # type: ignore[no-untyped-def]
-    """Each stem's highest point per hop under each tilt, over both sides."""
-    for stem in range(bands.shape[1] // 3):
+    """Each stem's highest point per hop under each tilt, over both sides, as it is and compressed."""
+    for signal in range(bands.shape[1] // 3):
         for tilt in range(3):
             low, middle, high = tilts[tilt, 0], tilts[tilt, 1], tilts[tilt, 2]
             for h in range(places.shape[1]):
@@ -138,14 +157,14 @@ def _solo_peaks(bands, tilts, hop, places, heights):  # type: ignore[no-untyped-
                 for side in range(2):
                     for n in range(h * hop, (h + 1) * hop):
                         value = abs(
-                            low * bands[side, 3 * stem, n]
-                            + middle * bands[side, 3 * stem + 1, n]
-                            + high * bands[side, 3 * stem + 2, n]
+                            low * bands[side, 3 * signal, n]
+                            + middle * bands[side, 3 * signal + 1, n]
+                            + high * bands[side, 3 * signal + 2, n]
                         )
                         if value > best:
                             best = value
-                            places[3 * stem + tilt, h] = n
-                heights[3 * stem + tilt, h] = best
+                            places[3 * signal + tilt, h] = n
+                heights[3 * signal + tilt, h] = best
 
 
 @compiled

@@ -36,7 +36,7 @@ class Rendered:
         with ThreadPoolExecutor(os.cpu_count() or 1) as pool:  # decoding and pedalboard release the GIL
             strips = list(pool.map(lambda name: self._strip(settings, name), self.scene.facts.names))
         length = self.session.frames
-        made = Scene(self.scene.facts, analyse([reader(s.source()) for s in strips], rate, length))
+        made = Scene(self.scene.facts, analyse([reader(s.source()) for s in strips], rate, length, peaks=False))
         measured = made.measures(made.neutral())
         predicted = self.scene.measures(settings)  # only for what is a property of the settings, not of the sound
         mix = np.zeros((2, length), dtype=np.float32)
@@ -45,7 +45,7 @@ class Rendered:
             for block in strip.source().blocks():
                 mix[:, at : at + block.shape[1]] += block
                 at += block.shape[1]
-        meter = Meter(rate, 2, spectrum=False, true_peak=False)
+        meter = Meter(rate, 2, spectrum=False)
         meter.push(mix)
         reading = meter.result()
         measured = replace(
@@ -60,20 +60,21 @@ class Rendered:
         peak = SILENCE_DB if reading.sample_peak_dbfs is None else reading.sample_peak_dbfs
         gain = self.scene.facts.target_lufs - reading.integrated_lufs
         limiter = Limiter(rate, 2, self.scene.facts.ceiling_dbtp)
-        limited = np.concatenate([limiter.process(mix * np.float32(10.0 ** (gain / 20.0))), limiter.flush()], axis=1)
+        limiter.process(mix * np.float32(10.0 ** (gain / 20.0)))
+        limiter.flush()
         reduction = limiter.gain_reduction_db()
-        after = Meter(rate, 2, spectrum=False)
-        after.push(limited)
-        psr = after.result().psr_db
+        loudest = measured.short_term_lufs if short is None else np.float64(short)
+        inside = loudest + (reading.psr_db or 0.0)  # the peak where it is loudest, as the limiter would let it through
+        psr = min(inside + gain, self.scene.facts.ceiling_dbtp) - (loudest + gain)
         return replace(
             measured,
             integrated_lufs=np.float64(reading.integrated_lufs),
-            short_term_lufs=measured.short_term_lufs if short is None else np.float64(short),
+            short_term_lufs=loudest,
             loudness_range_lu=np.float64(reading.loudness_range_lu or 0.0),
             peak_dbfs=np.float64(peak),
             crest_db=np.float64(peak - decibels(float(np.mean(mix.astype(np.float64) ** 2)))),
             limiting_db=np.float64(np.percentile(reduction, 99.0) if len(reduction) else 0.0),
-            psr_db=measured.psr_db if psr is None else np.float64(psr),
+            psr_db=np.float64(psr),
         )
 
     def _strip(self, settings: MixSettings, name: str) -> TemporaryAudio:

@@ -513,7 +513,7 @@ class Scene:
         return cls(facts, analysis, lambda stem, compressor: spectra[stem, compressor])
 
 
-FILE_FORMAT = 1
+FILE_FORMAT = 2
 _TEXTS = ("names", "roles", "members")
 
 
