@@ -45,8 +45,8 @@ class MixEnv(gymnasium.Env[Observation, np.int64]):
     """One session as an environment.
 
     Observation: dict of float32 arrays ``stems`` (N, F), ``groups`` (G, F), ``mix`` (F,), ``gains`` (actions,) and
-    int8 ``mask`` (actions,). Action: a number in the layout of ``moves``. An illegal action changes nothing and earns
-    0 (``info["illegal"]``). The episode terminates on stop and is truncated at the step limit.
+    int8 ``mask`` (actions,). Action: a number in the layout of ``moves``. An illegal action, or -1, changes nothing but
+    takes its time and earns 0 (``info["illegal"]``). The episode terminates on stop and is truncated at the step limit.
 
     scene: what the state is seen through. measure: how settings are judged; None for the scene itself
     (``backend="scene"``), else e.g. ``rendered.Rendered(session, scene).measures`` (``backend="render"``). start: the
@@ -108,7 +108,7 @@ class MixEnv(gymnasium.Env[Observation, np.int64]):
         """Make one move. Returns observation, reward, terminated, truncated, info (score, illegal)."""
         action = int(action)
         before = self.score
-        illegal = not self.state.mask[action]
+        illegal = action < 0 or not bool(self.state.mask[action])
         stop = action == self.layout.mix_start
         self._taken += 1
         if not illegal and not stop:

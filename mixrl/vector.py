@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from mixrl.env import MixEnv
 from mixrl.knobs import Knobs
-from mixrl.moves import GROUP_MOVES, MIX_MOVES, STEM_MOVES, padded_columns
+from mixrl.moves import Layout, padded_columns
 from mixrl.scene import Scene
 from mixrl.state import GROUP_FEATURES, MIX_FEATURES, STEM_FEATURES, State
 
@@ -59,28 +59,14 @@ class VectorMixEnv(gymnasium.vector.VectorEnv[Observations, NDArray[np.int64], N
         self.num_envs = num_envs
         self.sample, self.gains = sample, gains
         self.most_stems, self.most_groups = most_stems, most_groups
-        self.size = most_stems * len(STEM_MOVES) + most_groups * len(GROUP_MOVES) + len(MIX_MOVES)
+        self.size = Layout(most_stems, most_groups).size
         self.single_action_space = spaces.Discrete(self.size)
         self.action_space = spaces.MultiDiscrete([self.size] * num_envs)
-        self.single_observation_space = self._space(())
-        self.observation_space = self._space((num_envs,))
+        self.single_observation_space = padded_space(most_stems, most_groups)
+        self.observation_space = padded_space(most_stems, most_groups, (num_envs,))
         self.envs: list[MixEnv] = []
         self.generators = [np.random.default_rng([0, i]) for i in range(num_envs)]
         self.returns = np.zeros(num_envs)
-
-    def _space(self, lead: tuple[int, ...]) -> spaces.Space[Any]:
-        n, g, a = self.most_stems, self.most_groups, self.size
-        return spaces.Dict(
-            {
-                "stems": spaces.Box(-3.0, 3.0, (*lead, n, STEM_FEATURES)),
-                "groups": spaces.Box(-3.0, 3.0, (*lead, g, GROUP_FEATURES)),
-                "mix": spaces.Box(-3.0, 3.0, (*lead, MIX_FEATURES)),
-                "present": spaces.Box(0, 1, (*lead, n), dtype=np.bool_),  # type: ignore[type-var]
-                "members": spaces.Box(0, max(g - 1, 0), (*lead, n), dtype=np.int64),
-                "gains": spaces.Box(-np.inf, np.inf, (*lead, a)),
-                "mask": spaces.Box(0, 1, (*lead, a), dtype=np.bool_),  # type: ignore[type-var]
-            }
-        )
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
@@ -104,8 +90,9 @@ class VectorMixEnv(gymnasium.vector.VectorEnv[Observations, NDArray[np.int64], N
         rewards = np.zeros(self.num_envs)
         terminated = np.zeros(self.num_envs, dtype=bool)
         truncated = np.zeros(self.num_envs, dtype=bool)
-        for i, (env, action) in enumerate(zip(self.envs, actions, strict=True)):
-            _, rewards[i], terminated[i], truncated[i], _ = env.step(self._own_action(env, int(action)))
+        own = [self._own_action(env, int(action)) for env, action in zip(self.envs, actions, strict=True)]
+        for i, (env, action) in enumerate(zip(self.envs, own, strict=True)):
+            _, rewards[i], terminated[i], truncated[i], _ = env.step(action)
         self.returns += rewards
         info: dict[str, Any] = {"score": np.array([env.score for env in self.envs])}
         ended = terminated | truncated
@@ -122,28 +109,53 @@ class VectorMixEnv(gymnasium.vector.VectorEnv[Observations, NDArray[np.int64], N
         return padded([env.state for env in self.envs], self.most_stems, self.most_groups)
 
     def _begin(self, index: int) -> MixEnv:
-        task = self.sample(self.generators[index])
-        facts = task.scene.facts
-        if len(facts.names) > self.most_stems or len(facts.groups) > self.most_groups:
-            raise ValueError(f"{len(facts.names)} stems in {len(facts.groups)} groups are more than the padding holds")
-        env = MixEnv(task.scene, start=task.start, steps=task.steps, gains=self.gains)
-        env.reset()
-        return env
+        return begin(self.sample(self.generators[index]), self.most_stems, self.most_groups, self.gains)
 
     def _own_action(self, env: MixEnv, action: int) -> int:
-        """An action of the padded layout as the environment numbers it; one of a stem that is not there is illegal."""
-        facts = env.scene.facts
-        columns = padded_columns(len(facts.names), len(facts.groups), self.most_stems, self.most_groups)
-        own = int(np.searchsorted(columns, action))
-        if own == len(columns) or columns[own] != action:
+        own = own_action(env, action, self.most_stems, self.most_groups)
+        if own is None:
             raise ValueError(f"action {action} is of a stem or group that this session does not have")
         return own
+
+
+def begin(task: Task, most_stems: int, most_groups: int, gains: bool) -> MixEnv:
+    """An environment at the start of a task. Raises ValueError when the task is larger than the padding."""
+    facts = task.scene.facts
+    if len(facts.names) > most_stems or len(facts.groups) > most_groups:
+        raise ValueError(f"{len(facts.names)} stems in {len(facts.groups)} groups are more than the padding holds")
+    env = MixEnv(task.scene, start=task.start, steps=task.steps, gains=gains)
+    env.reset()
+    return env
+
+
+def own_action(env: MixEnv, action: int, most_stems: int, most_groups: int) -> int | None:
+    """An action of the padded layout as the environment numbers it; None if it is of a stem or group that is not
+    there."""
+    columns = padded_columns(env.layout.stems, env.layout.groups, most_stems, most_groups)
+    own = int(np.searchsorted(columns, action))
+    return own if own < len(columns) and columns[own] == action else None
+
+
+def padded_space(most_stems: int, most_groups: int, lead: tuple[int, ...] = ()) -> spaces.Space[Any]:
+    """The space of what ``padded`` makes, with leading axes."""
+    size = Layout(most_stems, most_groups).size
+    return spaces.Dict(
+        {
+            "stems": spaces.Box(-3.0, 3.0, (*lead, most_stems, STEM_FEATURES)),
+            "groups": spaces.Box(-3.0, 3.0, (*lead, most_groups, GROUP_FEATURES)),
+            "mix": spaces.Box(-3.0, 3.0, (*lead, MIX_FEATURES)),
+            "present": spaces.Box(0, 1, (*lead, most_stems), dtype=np.bool_),  # type: ignore[type-var]
+            "members": spaces.Box(0, max(most_groups - 1, 0), (*lead, most_stems), dtype=np.int64),
+            "gains": spaces.Box(-np.inf, np.inf, (*lead, size)),
+            "mask": spaces.Box(0, 1, (*lead, size), dtype=np.bool_),  # type: ignore[type-var]
+        }
+    )
 
 
 def padded(states: list[State], most_stems: int, most_groups: int) -> Observations:
     """States as one padded batch."""
     count = len(states)
-    size = most_stems * len(STEM_MOVES) + most_groups * len(GROUP_MOVES) + len(MIX_MOVES)
+    size = Layout(most_stems, most_groups).size
     found: Observations = {
         "stems": np.zeros((count, most_stems, STEM_FEATURES), dtype=np.float32),
         "groups": np.zeros((count, most_groups, GROUP_FEATURES), dtype=np.float32),
