@@ -1,75 +1,158 @@
-"""Double DQN with n-step returns: targets, loss and the learner.
+"""Double DQN with n-step returns from replay.
 
 The target of a move is the sum of its next n rewards plus the target network's value of the move that the online
-network would then make (H. van Hasselt et al., "Deep reinforcement learning with double Q-learning", AAAI 2016).
-Discount is 1: an episode's return telescopes to the score's improvement. Illegal moves are masked with -inf before
-every maximum. Adam and mean squared error, plus a small penalty on the advantages of all legal moves: only the move
-that was made gets a gradient from its target, and without the penalty the noise in the others would drown the one-step
-gains that tell them apart.
+network would then make. Discount is 1: an episode's return telescopes to the score's improvement. The target network
+is a running average of the online one, and that average is the policy that is kept. Adam and mean squared error.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from mixrl.agent.network import QNetwork, collate, padded_columns
-from mixrl.agent.replay import Transition
+from mixrl.agent import targets
+from mixrl.agent.checkpoint import under
+from mixrl.agent.config import TrainConfig
+from mixrl.agent.exploration import epsilons, explore
+from mixrl.agent.network import Batch, Observation, QNetwork, batch_of
+from mixrl.agent.policy import NetworkSize, Policy
+from mixrl.agent.replay import Replay, Transitions
+
+Array = NDArray[Any]
+LARGEST_GRADIENT = 10.0  # norm; larger ones are scaled down
 
 
-def double_q_target(
-    n_step_return: Tensor, done: Tensor, q_online: Tensor, q_target: Tensor, mask: Tensor
-) -> Tensor:
-    """(B,) targets. n_step_return (B,), done (B,) bool; q_online, q_target (B, A) of the later state and mask (B, A)
-    of its legal moves. Without a legal move the later state is worth 0."""
-    chosen = torch.where(mask, q_online, -torch.inf).argmax(dim=1, keepdim=True)
-    value = q_target.gather(1, chosen)[:, 0]
-    return n_step_return + torch.where(done | ~mask.any(dim=1), 0.0, value)
+def greedy(q: Tensor, mask: Tensor) -> NDArray[np.int64]:
+    """(B,) the legal move (B, A) of the highest Q-value (B, A)."""
+    return torch.where(mask, q, -torch.inf).argmax(dim=1).numpy()
 
 
-class Learner:
-    """Online and target network, and one gradient step at a time."""
+def network_of(config: TrainConfig) -> QNetwork:
+    """A new network; its weights depend on the seed alone."""
+    torch.set_num_threads(1)
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        return QNetwork(NetworkSize(width=config.width, use_gains=config.use_gains, pool=config.pool))
 
-    def __init__(
-        self, network: QNetwork, learning_rate: float, target_every: int, advantage_penalty: float = 0.0
-    ) -> None:
-        self.online = network
-        self.target = copy.deepcopy(network).requires_grad_(False)
-        self.optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate)
-        self.target_every = target_every
-        self.advantage_penalty = advantage_penalty
-        self.updates = 0
 
-    def update(self, transitions: Sequence[Transition]) -> float:
-        """One step on a batch; returns the loss. The target network follows every ``target_every`` updates."""
-        now = collate([t.state for t in transitions])
-        later = collate([t.later for t in transitions])
-        most_stems, most_groups = now.stems.shape[1], now.groups.shape[1]
-        columns = [
-            padded_columns(len(t.state.stems), len(t.state.groups), most_stems, most_groups)[t.action]
-            for t in transitions
-        ]
+def descend(
+    network: QNetwork,
+    optimizer: torch.optim.Optimizer,
+    states: Batch,
+    a_tm1: Tensor,
+    target_tm1: Tensor,
+    advantage_penalty: float,
+) -> float:
+    """One step of the optimizer towards targets (B,) of the moves (B,) made in B states; returns the squared error."""
+    q_tm1, advantage = network.chosen(states, a_tm1)
+    error = targets.squared_error(q_tm1, target_tm1)
+    loss = error
+    if advantage_penalty:
+        loss = loss + advantage_penalty * (advantage**2 * states.mask).sum(1).mean()
+    optimizer.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    torch.nn.utils.clip_grad_norm_(network.parameters(), LARGEST_GRADIENT, foreach=True)
+    optimizer.step()
+    return float(error.detach())
+
+
+class DqnLearner:
+    """Online and target network, replay, and the moves of parallel environments."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.config = config
+        self.rng = np.random.default_rng([config.seed, 1])
+        self.chance = epsilons(config.envs, config.epsilon, config.epsilon_power)
+        self.online = network_of(config)
+        self.target = copy.deepcopy(self.online).requires_grad_(False)
+        self.optimizer = torch.optim.Adam(self.online.parameters(), lr=config.learning_rate, fused=True)
+        self.replay = Replay(config.capacity, config.envs, config.n_step, keep_gains=config.use_gains)
+        self.moves = self.updates = 0
+
+    def act(self, state: Observation) -> NDArray[np.int64]:
+        """(E,) the moves to make."""
+        batch = batch_of(state)
         with torch.no_grad():
-            target = double_q_target(
-                torch.tensor([t.n_step_return for t in transitions]),
-                torch.tensor([t.done for t in transitions]),
-                self.online(later),
-                self.target(later),
-                later.mask,
-            )
-        q = self.online(now).gather(1, torch.tensor(columns)[:, None])[:, 0]
-        loss = torch.nn.functional.mse_loss(q, target)
-        if self.advantage_penalty:
-            advantage, _ = self.online.parts(now)
-            loss = loss + self.advantage_penalty * (advantage**2 * now.mask).sum(1).mean()
-        self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self.online.parameters(), 10.0)
-        self.optimizer.step()
+            best = greedy(self.online(batch), batch.mask)
+        return explore(best, state["mask"].astype(bool), self.chance, self.rng)
+
+    def step(
+        self, state: Observation, actions: Array, rewards: Array, done: Array, later: Observation
+    ) -> list[float]:
+        """Store one step of all environments and learn if it is time; returns the losses."""
+        self.replay.add(state, actions, rewards, done)
+        self.moves += len(actions)
+        losses = []
+        while self.config.warm_up + self.updates * self.config.update_every < self.moves and len(self.replay):
+            losses.append(self.update(self.replay.sample(self.config.batch, self.rng)))
+        return losses
+
+    def cut(self, state: Observation) -> None:
+        """The environments are about to be restarted."""
+        self.replay.cut(state)
+
+    def update(self, transitions: Transitions) -> float:
+        """One gradient step; returns the loss."""
+        loss = descend(
+            self.online, self.optimizer, batch_of(transitions.now), torch.from_numpy(transitions.a_tm1),
+            self.targets(transitions), self.config.advantage_penalty,
+        )  # fmt: skip
+        with torch.no_grad():
+            for ours, theirs in zip(self.target.parameters(), self.online.parameters(), strict=True):
+                ours.lerp_(theirs, self.config.target_rate)
         self.updates += 1
-        if self.updates % self.target_every == 0:
-            self.target.load_state_dict(self.online.state_dict())
-        return float(loss.detach())
+        return loss
+
+    def targets(self, transitions: Transitions) -> Tensor:
+        """(B,) what the Q-values of the transitions' moves should be."""
+        total, discount = targets.n_step(torch.from_numpy(transitions.r_t), torch.from_numpy(transitions.discount_t))
+        with torch.no_grad():
+            return total + discount * self._value(batch_of(transitions.later))
+
+    def _value(self, later: Batch) -> Tensor:
+        by_target = self.target(later)
+        if not self.config.double:
+            return targets.best_value(by_target, later.mask)
+        return targets.double_q_value(self.online(later), by_target, later.mask)
+
+    def policy(self, made_by: Mapping[str, str]) -> Policy:
+        """The averaged network as a numpy policy."""
+        return self.target.policy(made_by)
+
+    def state(self) -> tuple[dict[str, Array], dict[str, Any]]:
+        """Everything that goes into a checkpoint: arrays, and what JSON can hold."""
+        arrays = {f"replay.{name}": array for name, array in self.replay.state().items()}
+        for name, network in (("online", self.online), ("target", self.target)):
+            arrays |= {f"{name}.{key}": value.numpy() for key, value in network.state_dict().items()}
+        arrays |= optimizer_state(self.optimizer)
+        return arrays, {"moves": self.moves, "updates": self.updates, "rng": self.rng.bit_generator.state}
+
+    def restore(self, arrays: Mapping[str, Array], about: Mapping[str, Any]) -> None:
+        """Back to what ``state()`` gave."""
+        self.replay.restore(under("replay", arrays))
+        for name, network in (("online", self.online), ("target", self.target)):
+            network.load_state_dict({key: torch.tensor(value) for key, value in under(name, arrays).items()})
+        restore_optimizer(self.optimizer, arrays)
+        self.moves, self.updates = about["moves"], about["updates"]
+        self.rng.bit_generator.state = about["rng"]
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Array]:
+    """An optimizer's moments and step counts, by name."""
+    held = optimizer.state_dict()["state"]
+    return {f"optimizer.{i}.{key}": value.numpy() for i, of in held.items() for key, value in of.items()}
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, arrays: Mapping[str, Array]) -> None:
+    """Back to what ``optimizer_state`` gave."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, array in under("optimizer", arrays).items():
+        index, key = name.split(".", 1)
+        state.setdefault(int(index), {})[key] = torch.tensor(array)
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})

@@ -1,11 +1,14 @@
 """A trained Q-network at work, in numpy: no torch needed.
 
-The network is a Deep Set (Zaheer et al., 2017): every stem goes through the same encoder, the encodings are pooled by
-mean and maximum into a context, and three heads give the Q-values of the moves on a stem, on a group (from the mean of
-its members' encodings) and on the mix. So any number of stems goes in, and their order does not matter. A Q-value is
-the state's value plus the move's advantage (a dueling network, Wang et al., 2016). Where the network sees the moves'
-one-step rewards, these are added, and value plus advantage only have to say what comes after: that cannot be negative,
-since one can always stop, so it goes through a softplus. Stop ends the episode and earns nothing: its Q-value is 0.
+The network is a Deep Set (Zaheer et al., 2017): every stem goes through the same encoder, the encodings are pooled
+into a context, and three heads give the Q-values of the moves on a stem, on a group (from the mean of its members'
+encodings) and on the mix. So any number of stems goes in, and their order does not matter. A Q-value is the state's
+value plus the move's advantage (a dueling network, Wang et al., 2016). Where the network sees the moves' one-step
+rewards, these are added, and value plus advantage only have to say what comes after: that cannot be negative, since
+one can always stop, so it goes through a softplus. Stop ends the episode and earns nothing: its Q-value is 0.
+
+``pool`` says how the encodings meet: by mean and maximum ("mean+max"), by mean alone ("mean"), or through a block of
+self-attention before mean and maximum ("attention"; a set attention block, Lee et al., 2019).
 
 Weights travel as safetensors; their metadata hold the sizes and how the policy was made.
 """
@@ -28,12 +31,17 @@ from mixrl.moves import GROUP_MOVES, MIX_MOVES, STEM_MOVES
 from mixrl.state import GROUP_FEATURES, MIX_FEATURES, STEM_FEATURES, State
 
 Float = NDArray[np.float32]
-FORMAT = "mixrl-policy-1"
+FORMAT = "mixrl-policy-2"
+POOLS = ("mean+max", "mean", "attention")
+HEADS = 4  # of the attention
+FUTURE_SLOPE, FUTURE_OFFSET = 10.0, 2.0  # softplus(slope * x - offset) / slope: 0.013 at 0, sharp enough for hundredths
+GAIN_SCALE = 10.0  # one-step gains are a few hundredths; the network sees them at about unit size
 
 
 @dataclass(frozen=True)
 class NetworkSize:
-    """Sizes of a Q-network. use_gains: whether it sees each move's one-step gain (and adds it to its Q-value)."""
+    """Sizes and variant of a Q-network. use_gains: whether it sees each move's one-step gain (and adds it to its
+    Q-value). pool: one of ``POOLS``; for "attention" the width is a multiple of ``HEADS``."""
 
     stem_features: int = STEM_FEATURES
     group_features: int = GROUP_FEATURES
@@ -43,14 +51,17 @@ class NetworkSize:
     mix_moves: int = len(MIX_MOVES)
     width: int = 96
     use_gains: bool = True
+    pool: str = "mean+max"
 
     def layers(self) -> dict[str, tuple[int, int]]:
         """(outputs, inputs) of every linear layer, by name."""
         w, g = self.width, int(self.use_gains)
+        attention = {"attend_in": (3 * w, w), "attend_out": (w, w)} if self.pool == "attention" else {}
         return {
             "stem1": (w, self.stem_features + g * self.stem_moves),
             "stem2": (w, w),
-            "mix1": (w, self.mix_features + g * self.mix_moves + 2 * w),
+            **attention,
+            "mix1": (w, self.mix_features + g * self.mix_moves + (1 if self.pool == "mean" else 2) * w),
             "mix2": (w, w),
             "group1": (w, self.group_features + g * self.group_moves + 2 * w),
             "head1": (w, 3 * w),
@@ -60,10 +71,16 @@ class NetworkSize:
             "value_head": (1, w),
         }
 
+    def norms(self) -> tuple[str, ...]:
+        """Names of the layer norms, each over ``width`` values."""
+        return ("stem_norm", "mix_norm", *(("attend_norm",) if self.pool == "attention" else ()))
 
-NORMS = ("stem_norm", "mix_norm")
-FUTURE_SLOPE, FUTURE_OFFSET = 10.0, 2.0  # softplus(slope * x - offset) / slope: 0.013 at 0, sharp enough for hundredths
-GAIN_SCALE = 10.0  # one-step gains are a few hundredths; the network sees them at about unit size
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of every weight array, by name."""
+        layers = self.layers()
+        found: dict[str, tuple[int, ...]] = {f"{name}.weight": shape for name, shape in layers.items()}
+        found |= {f"{name}.bias": shape[:1] for name, shape in layers.items()}
+        return found | {f"{name}.{part}": (self.width,) for name in self.norms() for part in ("weight", "bias")}
 
 
 @dataclass(frozen=True)
@@ -77,14 +94,17 @@ class Policy:
     weights: Mapping[str, Float]
     made_by: Mapping[str, str]
 
+    @property
+    def use_gains(self) -> bool:
+        """Whether it wants to see each move's one-step gain."""
+        return self.size.use_gains
+
     def q_values(self, state: State) -> Float:
         """(actions,) Q-values, -inf where the move is illegal."""
         w, size = self.weights, self.size
-        stems = len(state.stems)
-        split = np.cumsum([stems * size.stem_moves, len(state.groups) * size.group_moves])
+        stems, groups = len(state.stems), len(state.groups)
+        split = np.cumsum([stems * size.stem_moves, groups * size.group_moves])
         stem_gains, group_gains, mix_gains = np.split(state.gains, split)
-        stem_gains = stem_gains.reshape(stems, -1)
-        group_gains = group_gains.reshape(len(state.groups), -1)
 
         def linear(name: str, *parts: Float) -> Float:
             joined = np.concatenate(parts, axis=-1)
@@ -98,17 +118,24 @@ class Policy:
             scaled = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5)
             return scaled * w[f"{name}.weight"] + w[f"{name}.bias"]
 
-        def seen(gains: Float) -> tuple[Float, ...]:
-            return (np.clip(gains * GAIN_SCALE, -5.0, 5.0),) if size.use_gains else ()
+        def seen(gains: Float, *shape: int) -> tuple[Float, ...]:
+            return (np.clip(gains * GAIN_SCALE, -5.0, 5.0).reshape(*shape, -1),) if size.use_gains else ()
 
-        code = relu(norm("stem_norm", linear("stem2", relu(linear("stem1", state.stems, *seen(stem_gains))))))
-        pooled = np.concatenate([code.mean(0), code.max(0)])
-        mix = relu(linear("mix1", state.mix, *seen(mix_gains), pooled))
+        code = relu(norm("stem_norm", linear("stem2", relu(linear("stem1", state.stems, *seen(stem_gains, stems))))))
+        if size.pool == "attention":
+            inside = linear("attend_in", norm("attend_norm", code)).reshape(stems, 3, HEADS, -1)
+            query, key, value = inside.swapaxes(0, 1)
+            heat = np.einsum("nhd,mhd->hnm", query, key) / np.float32(np.sqrt(query.shape[-1]))
+            heat = np.exp(heat - heat.max(-1, keepdims=True))
+            heat /= heat.sum(-1, keepdims=True)
+            code = code + linear("attend_out", np.einsum("hnm,mhd->nhd", heat, value).reshape(stems, -1))
+        pooled = [code.mean(0)] if size.pool == "mean" else [code.mean(0), code.max(0)]
+        mix = relu(linear("mix1", state.mix, *seen(mix_gains), *pooled))
         context = relu(norm("mix_norm", linear("mix2", mix)))
-        member = state.members[None] == np.arange(len(state.groups))[:, None]
+        member = state.members[None] == np.arange(groups)[:, None]
         group_code = (member / np.maximum(member.sum(1, keepdims=True), 1)).astype(np.float32) @ code
         around = np.broadcast_to(context, group_code.shape)
-        group = relu(linear("group1", state.groups, *seen(group_gains), group_code, around))
+        group = relu(linear("group1", state.groups, *seen(group_gains, groups), group_code, around))
         around = np.broadcast_to(context, code.shape)
         hidden = relu(linear("head1", code, group[state.members], around))
         q = np.concatenate([
@@ -124,48 +151,49 @@ class Policy:
         """The legal action of the highest Q-value (the first of equals)."""
         return int(self.q_values(state).argmax())
 
+    def save(self, path: str | Path) -> None:
+        """Write it as safetensors, atomically; what is there is replaced."""
+        save_arrays(self.weights, {"format": FORMAT, "size": json.dumps(asdict(self.size)), **self.made_by}, path)
 
-def save_policy(policy: Policy, path: str | Path) -> None:
-    """Write a policy as safetensors, atomically."""
-    from safetensors.numpy import save
+
+def save_arrays(arrays: Mapping[str, NDArray[Any]], about: Mapping[str, str], path: str | Path) -> None:
+    """Write named arrays and texts as safetensors, atomically; what is there is replaced."""
+    from safetensors.numpy import save_file
 
     from mixrl.audio import atomic_path
 
-    about = {"format": FORMAT, "size": json.dumps(asdict(policy.size)), **policy.made_by}
     with atomic_path(path, force=True) as temporary:
-        Path(temporary).write_bytes(save({k: np.ascontiguousarray(v) for k, v in policy.weights.items()}, about))
+        save_file({name: np.asarray(array, order="C") for name, array in arrays.items()}, str(temporary), dict(about))
 
 
-def load_policy(path: str | Path) -> Policy:
-    """Read a policy. Raises InputError naming the file when it is no policy of this version or its shapes are off."""
+def load_arrays(path: str | Path, what: str) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+    """Named arrays and texts of a safetensors file. Raises InputError naming the file when it cannot be read;
+    ``what`` it should have been goes into the message."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(str(path), framework="numpy") as file:
-            about: dict[str, Any] = dict(file.metadata() or {})
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except (OSError, SafetensorError) as error:
-        raise InputError(f"{path}: not a readable policy file ({error}): make one with `mixrl train`") from None
-    return _checked(weights, about, str(path))
+        raise InputError(f"{path}: not a readable {what} ({error}): make one with `mixrl train`") from None
 
 
-def _checked(weights: dict[str, Float], about: dict[str, Any], path: str) -> Policy:
+def load_policy(path: str | Path) -> Policy:
+    """Read a policy. Raises InputError naming the file when it is no policy of this version or its shapes are off."""
+    weights, about = load_arrays(path, "policy file")
     mend = "train it again with this version's `mixrl train`"
     if about.pop("format", None) != FORMAT:
         raise InputError(f"{path}: not a mixrl policy of format {FORMAT}: {mend}")
     try:
         given = json.loads(about.pop("size"))
         size = NetworkSize(**{f.name: given[f.name] for f in fields(NetworkSize)})
-        if type(size.width) is not int or type(size.use_gains) is not bool:
+        if type(size.width) is not int or type(size.use_gains) is not bool or size.pool not in POOLS:
             raise TypeError
     except (KeyError, TypeError, ValueError):
         raise InputError(f"{path}: its sizes cannot be read: {mend}") from None
-    now = NetworkSize(width=size.width, use_gains=size.use_gains)
-    if size != now:
+    if size != NetworkSize(width=size.width, use_gains=size.use_gains, pool=size.pool):
         raise InputError(f"{path}: made for other features or moves than this version's: {mend}")
-    wanted: dict[str, tuple[int, ...]] = {f"{n}.weight": shape for n, shape in size.layers().items()}
-    wanted |= {f"{n}.bias": shape[:1] for n, shape in size.layers().items()}
-    wanted |= {f"{n}.{part}": (size.width,) for n in NORMS for part in ("weight", "bias")}
+    wanted = size.shapes()
     for name, shape in wanted.items():
         array = weights.get(name)
         if array is None or array.shape != shape or array.dtype != np.float32 or not np.isfinite(array).all():

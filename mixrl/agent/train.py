@@ -1,199 +1,339 @@
-"""Training: episodes on broken balances of known sessions, learning by Double DQN from replay."""
+"""Training: one loop for Double DQN, PQN and the table, on environments in parallel.
+
+The loop is the same to the last bit for the same tasks, configuration and seed on one machine; it runs in one thread.
+Every ``restart_every`` steps the environments are restarted from a seed that only depends on the run's seed and on how
+often that has happened. There a run can be saved and continued exactly: nothing is under way inside an environment.
+"""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 
-from mixrl.agent.dqn import Learner
-from mixrl.agent.network import QNetwork, collate, padded_columns
-from mixrl.agent.policy import NetworkSize, Policy, save_policy
-from mixrl.agent.replay import Episode, Replay
-from mixrl.env import MixEnv
-from mixrl.scene import Scene
-from mixrl.state import State, layout_of
+from mixrl.agent.checkpoint import load_checkpoint, save_checkpoint, under
+from mixrl.agent.config import TrainConfig
+from mixrl.agent.events import Events
+from mixrl.audio import atomic_path
+from mixrl.errors import InputError
+
+if TYPE_CHECKING:
+    from mixrl.agent.network import Observation
+    from mixrl.agent.policy import Policy
+    from mixrl.agent.tabular import TablePolicy
+    from mixrl.state import State
+
+Array = NDArray[Any]
+CHECKPOINT, LOG, CURVE, BEST = "checkpoint.safetensors", "log.csv", "learning_curve.png", "policy.safetensors"
+
+
+class Environments(Protocol):
+    """What training needs of ``vector.VectorMixEnv``: E environments that restart in the step in which they end."""
+
+    def reset(self, *, seed: int) -> tuple[dict[str, Array], dict[str, Any]]: ...
+    def step(self, actions: Array) -> tuple[dict[str, Array], Array, Array, Array, dict[str, Any]]: ...
+
+
+class Start(Protocol):
+    """What validation needs of ``env.MixEnv``: a mix to be improved."""
+
+    state: State
+
+    def reset(self) -> tuple[Any, dict[str, Any]]: ...
+    def step(self, action: int) -> tuple[Any, float, bool, bool, dict[str, Any]]: ...
+
+
+class Actor(Protocol):
+    """A policy at work."""
+
+    def act(self, state: State) -> int: ...
+
+
+class Learner(Protocol):
+    """What the three algorithms have in common; see ``dqn.DqnLearner``."""
+
+    updates: int
+
+    def act(self, state: Observation) -> Array: ...
+    def step(
+        self, state: Observation, actions: Array, rewards: Array, done: Array, later: Observation
+    ) -> list[float]: ...
+    def cut(self, state: Observation) -> None: ...
+    def policy(self, made_by: Mapping[str, str]) -> Policy | TablePolicy: ...
+    def state(self) -> tuple[dict[str, Array], dict[str, Any]]: ...
+    def restore(self, arrays: Mapping[str, Array], about: Mapping[str, Any]) -> None: ...
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """moves: environment steps in all. faders_db: each episode starts from faders off by up to this much, counted as
-    part of the recording. most_stems: an episode takes a random subset of at most this many. steps: moves an episode
-    may take. epsilon falls linearly over the first half. One update of ``batch`` transitions every ``update_every``
-    moves, once ``warm_up`` moves are stored. Validation every ``validate_every`` moves."""
-
-    seed: int = 0
-    moves: int = 24_000
-    faders_db: float = 12.0
-    most_stems: int = 10
-    steps: int = 48
-    epsilon_start: float = 0.2
-    epsilon_end: float = 0.02
-    update_every: int = 1
-    batch: int = 128
-    n_step: int = 3
-    capacity: int = 20_000
-    warm_up: int = 1_000
-    learning_rate: float = 3e-4
-    advantage_penalty: float = 0.1
-    target_every: int = 500
-    validate_every: int = 3_000
-    validation_starts: int = 6
-    width: int = 96
-    use_gains: bool = True
-
-
-@dataclass(frozen=True)
-class Progress:
-    """One row of the training log: improvement is the mean return of an episode on validation sessions
-    with the greedy policy; the others are means since the last row."""
+class Row:
+    """One row of the training log. improvement: how much the policy improves the score on validation, on average over
+    sessions, and sessions: for each; loss, episode_return: means since the last row. seconds: of the run so far, and
+    env_s, act_s, learn_s, validate_s what they went into since the last row."""
 
     moves: int
     updates: int
-    epsilon: float
+    episodes: int
     loss: float
     episode_return: float
     improvement: float
+    sessions: dict[str, float]
+    seconds: float = 0.0
+    env_s: float = 0.0
+    act_s: float = 0.0
+    learn_s: float = 0.0
+    validate_s: float = 0.0
+
+    def columns(self) -> dict[str, float]:
+        """The row as it is logged: a column for each session too."""
+        row = asdict(self)
+        sessions = row.pop("sessions")
+        return {**row, **{f"improvement {name}": value for name, value in sessions.items()}}
+
+    def line(self) -> str:
+        """The row for people."""
+        spent = max(self.env_s + self.act_s + self.learn_s + self.validate_s, 1e-9)
+        shares = "/".join(f"{100.0 * s / spent:.0f}" for s in (self.env_s, self.act_s, self.learn_s, self.validate_s))
+        return (
+            f"{self.moves:8d} moves  {self.updates:7d} updates  loss {self.loss:.5f}  "
+            f"return {self.episode_return:+.3f}  validation {self.improvement:+.4f}  "
+            f"time {shares}% env/act/learn/validate"
+        )
 
 
 def train(
-    scenes: Sequence[Scene],
-    validation: Sequence[Scene],
     config: TrainConfig,
+    environments: Environments,
+    validation: Mapping[str, Sequence[Start]],
     folder: Path,
-    made_by: dict[str, str],
-    report: Callable[[Progress], None] = lambda row: None,
-) -> Policy:
-    """Train a policy; the best one on validation is returned and kept in ``folder`` as it goes. The first row of the
-    log is the untrained network, which with one-step gains is greedy search: what training has to beat.
+    made_by: Mapping[str, str],
+    *,
+    tasks: str = "",
+    minutes: float | None = None,
+    checkpoint_minutes: float = 5.0,
+    resume: bool = False,
+    report: Callable[[int, Row | None], None] = lambda moves, row: None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Policy | TablePolicy:
+    """Train until ``config.moves`` are made or ``minutes`` are over; the best policy on validation is returned.
 
-    Writes ``log.csv``, ``policy.safetensors`` (best so far) and ``learning_curve.png``. Reproducible on one machine
-    from the scenes, config and seed: it runs in one thread.
+    environments: ``config.envs`` of them. validation: fixed starts by session. tasks: a name (a hash) for what is
+    trained and validated on, which a resumed run must share. report: called with the moves made, after every step of
+    the environments, and with a row when there is one. The first row is the untrained policy: with one-step gains that
+    is greedy search, what training has to beat; it is never the one that is returned.
+
+    Writes into ``folder``: the log as CSV and for TensorBoard, the learning curve, the best policy so far and, every
+    ``checkpoint_minutes``, a checkpoint. With ``resume`` it goes on from there as if it had never stopped. Raises
+    InputError when there is no checkpoint, or one of another configuration.
     """
-    torch.set_num_threads(1)
-    torch.manual_seed(config.seed)
-    rng = np.random.default_rng(config.seed)
-    network = QNetwork(NetworkSize(width=config.width, use_gains=config.use_gains))
-    learner = Learner(network, config.learning_rate, config.target_every, config.advantage_penalty)
-    replay = Replay(config.capacity, config.n_step)
-    starts = [
-        broken(scene, config, np.random.default_rng([i, k]))  # the same for every seed, so that runs compare
-        for i, scene in enumerate(validation)
-        for k in range(config.validation_starts)
-    ]
-    rows: list[Progress] = []
-    best = -np.inf
-    policy = learner.online.policy(made_by)
-    losses: list[float] = []
-    returns: list[float] = []
-    done = updates_due = 0
-    next_validation = 0
     folder.mkdir(parents=True, exist_ok=True)
+    run = _Run(config, environments, validation, folder, made_by, tasks, report, clock)
+    if resume:
+        run.resume()
+    run.go(np.inf if minutes is None else 60.0 * minutes, 60.0 * checkpoint_minutes)
+    best = run.best_policy or run.learner.policy(made_by)
+    return replace(best, made_by={**best.made_by, "moves": str(run.moves)})
+
+
+def learner_of(config: TrainConfig) -> Learner:
+    """A new learner."""
+    if config.algorithm == "tabular":
+        from mixrl.agent.tabular import TableLearner
+
+        return TableLearner(config)
+    if config.algorithm == "pqn":
+        from mixrl.agent.pqn import PqnLearner
+
+        return PqnLearner(config)
+    from mixrl.agent.dqn import DqnLearner
+
+    return DqnLearner(config)
+
+
+class _Run:
+    """A run under way; what of it goes into a checkpoint is in ``_save``."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        environments: Environments,
+        validation: Mapping[str, Sequence[Start]],
+        folder: Path,
+        made_by: Mapping[str, str],
+        tasks: str,
+        report: Callable[[int, Row | None], None],
+        clock: Callable[[], float],
+    ) -> None:
+        self.config, self.environments, self.validation = config, environments, validation
+        self.folder, self.made_by, self.tasks = folder, made_by, tasks
+        self.report, self.clock = report, clock
+        self.learner = learner_of(config)
+        self.moves = self.segment = self.episodes = 0
+        self.before = 0.0  # seconds of the run before it was resumed
+        self.began = clock()
+        self.rows: list[Row] = []
+        self.best = -np.inf
+        self.best_policy: Policy | TablePolicy | None = None
+        self.events = Events(folder)
+        self.losses: list[float] = []
+        self.returns: list[float] = []
+        self.spent = {"env_s": 0.0, "act_s": 0.0, "learn_s": 0.0}
+
+    @property
+    def seconds(self) -> float:
+        return self.before + self.clock() - self.began
+
+    def go(self, most_seconds: float, save_every: float) -> None:
+        """To the end of the run."""
+
+        def over() -> bool:
+            return self.moves >= self.config.moves or self.seconds >= most_seconds
+
+        saved = self.clock()
+        if not self.rows:
+            self._validate()
+        while not over():
+            state: Observation = self.environments.reset(seed=segment_seed(self.config.seed, self.segment))[0]
+            steps = 0
+            while steps < self.config.restart_every and not over():
+                state = self._step(state)
+                steps += 1
+            if steps == self.config.restart_every:
+                self.learner.cut(state)
+                self.segment += 1
+                if over() or self.clock() - saved >= save_every:
+                    self._save()
+                    saved = self.clock()
+        if self.rows[-1].moves != self.moves:
+            self._validate()
+
+    def _step(self, state: Observation) -> Observation:
+        """One move in every environment."""
+        started = self.clock()
+        actions = self.learner.act(state)
+        acted = self.clock()
+        later, rewards, terminated, truncated, info = self.environments.step(actions)
+        stepped = self.clock()
+        done = terminated | truncated
+        self.losses += self.learner.step(state, actions, rewards, done, later)
+        for name, seconds in (
+            ("act_s", acted - started), ("env_s", stepped - acted), ("learn_s", self.clock() - stepped),
+        ):  # fmt: skip
+            self.spent[name] += seconds
+        self.moves += len(actions)
+        self.episodes += int(done.sum())
+        if done.any():
+            self.returns += info["episode_return"][done].tolist()
+        self.report(self.moves, None)
+        if self.moves // self.config.validate_every > (self.moves - len(actions)) // self.config.validate_every:
+            self._validate()
+        return later
+
+    def _validate(self) -> None:
+        """Measure the policy, log it, and keep it if it is the best."""
+        started = self.clock()
+        policy = self.learner.policy({**self.made_by, "best_at": str(self.moves)})
+        sessions = {
+            name: float(np.mean([improvement_of(policy, start) for start in starts]))
+            for name, starts in self.validation.items()
+        }
+        row = Row(
+            moves=self.moves, updates=self.learner.updates, episodes=self.episodes, loss=_mean(self.losses),
+            episode_return=_mean(self.returns), improvement=_mean(list(sessions.values())), sessions=sessions,
+            seconds=self.seconds, validate_s=self.clock() - started, **self.spent,
+        )  # fmt: skip
+        self.rows.append(row)
+        self.losses, self.returns, self.spent = [], [], dict.fromkeys(self.spent, 0.0)
+        if self.moves > 0 and row.improvement > self.best:  # a network that has not learned is no candidate
+            self.best, self.best_policy = row.improvement, policy
+            policy.save(self.folder / BEST)
+        write_log(self.rows, self.folder / LOG)
+        write_curve(self.rows, self.folder / CURVE)
+        self.events.write(self.moves, row.columns())
+        self.report(self.moves, row)
+
+    def _save(self) -> None:
+        arrays, about = self.learner.state()
+        held = {f"learner.{name}": array for name, array in arrays.items()}
+        if self.best_policy is not None:
+            held |= {f"best.{name}": array for name, array in self.best_policy.weights.items()}
+        save_checkpoint(
+            self.folder / CHECKPOINT,
+            held,
+            {
+                "config": asdict(self.config), "tasks": self.tasks, "learner": about, "moves": self.moves,
+                "segment": self.segment, "episodes": self.episodes, "seconds": self.seconds,
+                "rows": [asdict(row) for row in self.rows], "losses": self.losses, "returns": self.returns,
+                "best": None if self.best_policy is None else [self.best, dict(self.best_policy.made_by)],
+            },
+        )  # fmt: skip
+
+    def resume(self) -> None:
+        """Back to the checkpoint in the folder."""
+        path = self.folder / CHECKPOINT
+        if not path.exists():
+            raise InputError(f"{path}: no checkpoint to go on from: start the run without --resume")
+        arrays, about = load_checkpoint(path)
+        theirs = {**about["config"], "moves": self.config.moves, "tasks": about["tasks"]}
+        for name, value in {**asdict(self.config), "tasks": self.tasks}.items():
+            if theirs.get(name) != value:
+                raise InputError(f"{path}: a run with other {name}: resume it as it was, or start a new one elsewhere")
+        self.learner.restore(under("learner", arrays), about["learner"])
+        self.moves, self.segment, self.episodes = about["moves"], about["segment"], about["episodes"]
+        self.before, self.losses, self.returns = about["seconds"], about["losses"], about["returns"]
+        self.rows = [Row(**row) for row in about["rows"]]
+        if about["best"] is not None:
+            self.best, made_by = about["best"]
+            self.best_policy = replace(self.learner.policy(made_by), weights=under("best", arrays))
+
+
+def segment_seed(seed: int, segment: int) -> int:
+    """What the environments are seeded with at their ``segment``-th restart."""
+    return int(np.random.SeedSequence([seed, segment]).generate_state(1)[0])
+
+
+def improvement_of(policy: Actor, start: Start) -> float:
+    """How far the policy raises the score from a start to the best mix on its way: what the mixer would keep."""
+    _, info = start.reset()
+    before = best = info["score"]
     while True:
-        if done >= next_validation or done >= config.moves:
-            next_validation += config.validate_every
-            now = learner.online.policy(made_by)
-            improvement = float(np.mean([improvement_of(now, env) for env in starts]))
-            rows.append(
-                Progress(done, learner.updates, _epsilon(config, done), _mean(losses), _mean(returns), improvement)
-            )
-            report(rows[-1])
-            losses.clear()
-            returns.clear()
-            if improvement > best and done > 0:  # a network that has not learned is no candidate
-                best, policy = improvement, now
-                save_policy(policy, folder / "policy.safetensors")
-            _write_log(rows, folder)
-            if done >= config.moves:
-                return policy
-        scene = scenes[int(rng.integers(len(scenes)))]
-        episode = play(learner.online, broken(scene, config, rng), _epsilon(config, done), rng)
-        replay.add(episode)
-        done += len(episode.actions)
-        returns.append(sum(episode.rewards))
-        if done >= config.warm_up:
-            updates_due += len(episode.actions)
-            while updates_due >= config.update_every:
-                updates_due -= config.update_every
-                losses.append(learner.update(replay.sample(config.batch, rng)))
-
-
-def broken(scene: Scene, config: TrainConfig, rng: np.random.Generator) -> MixEnv:
-    """An environment on a random subset of a session's stems with random faders baked in."""
-    heard = np.flatnonzero(scene.facts.audible)
-    most = min(config.most_stems, len(heard))
-    count = int(rng.integers(min(3, most), most + 1))
-    stems = np.sort(rng.choice(heard, count, replace=False))
-    faders = rng.uniform(-config.faders_db, config.faders_db, count)
-    return MixEnv(scene.subset(stems.tolist(), faders.tolist()), steps=config.steps)
-
-
-def play(network: QNetwork, env: MixEnv, epsilon: float, rng: np.random.Generator) -> Episode:
-    """One episode, epsilon-greedy over the legal moves."""
-    env.reset()
-    states: list[State] = [env.state]
-    actions: list[int] = []
-    rewards: list[float] = []
-    while True:
-        if rng.random() < epsilon:
-            action = int(rng.choice(np.flatnonzero(env.state.mask)))
-        else:
-            action = greedy(network, env.state)
-        _, reward, terminated, truncated, _ = env.step(action)
-        states.append(env.state)
-        actions.append(action)
-        rewards.append(float(reward))
+        _, _, terminated, truncated, info = start.step(policy.act(start.state))
+        best = max(best, info["score"])
         if terminated or truncated:
-            return Episode(tuple(states), tuple(actions), tuple(rewards))
-
-
-def greedy(network: QNetwork, state: State) -> int:
-    """The legal action with the highest Q-value."""
-    layout = layout_of(state)
-    with torch.no_grad():
-        q = network(collate([state]))[0].numpy()
-    q = q[padded_columns(layout.stems, layout.groups, layout.stems, layout.groups)]
-    return int(np.where(state.mask, q, -np.inf).argmax())
-
-
-def improvement_of(policy: Policy, env: MixEnv) -> float:
-    """The policy's return in one episode, up to the best mix on its way: what the mixer would keep."""
-    env.reset()
-    total = best = 0.0
-    while True:
-        _, reward, terminated, truncated, _ = env.step(policy.act(env.state))
-        total += reward
-        best = max(best, total)
-        if terminated or truncated:
-            return best
-
-
-def _epsilon(config: TrainConfig, done: int) -> float:
-    part = min(done / max(config.moves / 2, 1), 1.0)
-    return config.epsilon_start + part * (config.epsilon_end - config.epsilon_start)
+            return float(best - before)
 
 
 def _mean(values: Sequence[float]) -> float:
     return float(np.mean(values)) if values else 0.0
 
 
-def _write_log(rows: Sequence[Progress], folder: Path) -> None:
-    with (folder / "log.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(asdict(rows[0])))
+def write_log(rows: Sequence[Row], path: Path) -> None:
+    """The rows as CSV, replaced as a whole."""
+    with atomic_path(path, force=True) as temporary, open(temporary, "w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0].columns()))
         writer.writeheader()
-        writer.writerows(asdict(row) for row in rows)
+        writer.writerows(row.columns() for row in rows)
+
+
+def write_curve(rows: Sequence[Row], path: Path) -> None:
+    """The improvement over the run as a picture: thick on average, thin for each session."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(7, 4))
-    axes.plot([row.moves for row in rows], [row.improvement for row in rows], marker="o")
-    axes.set(xlabel="moves", ylabel="score improvement, validation", title="Learning curve")
+    moves = [row.moves for row in rows]
+    for name in rows[0].sessions:
+        axes.plot(moves, [row.sessions[name] for row in rows], color="0.8", linewidth=0.8)
+    axes.plot(moves, [row.improvement for row in rows], marker="o", markersize=3)
+    axes.set(xlabel="moves", ylabel="improvement of the score, validation", title="Learning curve")
     axes.grid(alpha=0.3)
-    figure.savefig(folder / "learning_curve.png", dpi=120, bbox_inches="tight")
+    with atomic_path(path, force=True) as temporary:
+        figure.savefig(temporary, dpi=120, bbox_inches="tight", format="png")
     pyplot.close(figure)
