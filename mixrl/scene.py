@@ -11,7 +11,6 @@ read off the predicted peaks. The arithmetic is in ``forms``.
 from __future__ import annotations
 
 import os
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -481,7 +480,7 @@ class Scene:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Scene:
-        """Read a scene that was saved. Raises InputError for a file that is no scene of this version."""
+        """Read a scene that was saved. Raises InputError for a file that cannot be read or is no scene of this version."""
         try:
             with np.load(path, allow_pickle=False) as found:
                 held = {name: found[name] for name in found.files}
@@ -508,9 +507,12 @@ class Scene:
                 shared=held["analysis/shared"],
                 places=held["analysis/places"],
             )
-        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        except OSError as error:
+            raise InputError(f"{os.fspath(path)}: cannot be read: {error.strerror or error}") from error
+        except Exception as error:  # whatever numpy and zipfile raise on what is damaged or something else
             raise InputError(f"{os.fspath(path)}: is no scene of this version of mixrl: make it anew") from error
-        return cls(facts, analysis, lambda stem, compressor: spectra[stem, compressor])
+        # a silent stem is saved once: compressed it is the same silence
+        return cls(facts, analysis, lambda stem, compressor: spectra.get((stem, compressor), spectra[stem, "off"]))
 
 
 FILE_FORMAT = 2
