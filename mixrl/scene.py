@@ -187,6 +187,9 @@ class Scene:
             gains = 10.0 ** (strips[:, :1] / 20.0) * (1.0 - 2.0 * strips[:, 2:3])
             pans = np.array([pan_gains(p, c) for p, c in zip(strips[:, 1], scene.analysis.channels, strict=True)])
             scene._fixed = (scene._fixed * gains * pans).astype(np.float32)
+            # recorded off centre, a mono stem is a stereo one: what pans it afterwards is a balance
+            channels = tuple(2 if pan else c for pan, c in zip(strips[:, 1], scene.analysis.channels, strict=True))
+            scene.analysis = replace(scene.analysis, channels=channels)
         scene._prepare()
         return scene
 
@@ -462,9 +465,11 @@ class Scene:
     # ---- files -------------------------------------------------------------------------------------------------
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the scene with all its variants (.npz); atomic, overwrites. Not for a subset."""
+        """Write the scene with all its variants (.npz); atomic, overwrites. ValueError for one with strips baked in."""
         from mixrl.audio import atomic_path
 
+        if (self._baked != 1.0).any() or (self._fixed != 1.0).any():
+            raise ValueError("settings that are baked into a scene are not saved with it: save the whole scene")
         made = {}
         for stem in range(len(self.facts.names)):
             for compressor in COMPRESSORS if self.facts.audible[stem] else COMPRESSORS[:1]:
@@ -480,7 +485,7 @@ class Scene:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Scene:
-        """Read a scene that was saved. Raises InputError for a file that cannot be read or is no scene of this version."""
+        """Read a scene that was saved. InputError for a file that cannot be read or is no scene of this version."""
         try:
             with np.load(path, allow_pickle=False) as found:
                 held = {name: found[name] for name in found.files}
@@ -508,7 +513,7 @@ class Scene:
                 places=held["analysis/places"],
             )
         except OSError as error:
-            raise InputError(f"{os.fspath(path)}: cannot be read: {error.strerror or error}") from error
+            raise InputError(f"{os.fspath(path)}: cannot be read ({error.strerror}): make the scene anew") from error
         except Exception as error:  # whatever numpy and zipfile raise on what is damaged or something else
             raise InputError(f"{os.fspath(path)}: is no scene of this version of mixrl: make it anew") from error
         # a silent stem is saved once: compressed it is the same silence
