@@ -7,11 +7,12 @@ from functools import partial
 
 import numpy as np
 import pytest
-from conftest import RATE, small_stems, third_octaves
+from conftest import RATE, band_noise, small_stems, third_octaves
 
-from mixrl.analysis import BANDS, OCTAVES, SUBBANDS, analyse, analyse_variant, band_edges, octave_of_band
+from mixrl.analysis import BANDS, SUBBANDS, analyse, analyse_variant, band_centres, band_edges
 from mixrl.measures import CENTRES_HZ, EDGES_HZ, decibels, gate
-from mixrl.meters import gated_loudness, hop_powers
+from mixrl.meters import gated_loudness, hop_powers, k_weighting_power
+from mixrl.peaks import OCTAVES
 
 NAMES = ("kick", "vocal", "keys", "guitar_close", "guitar_room", "shaker")
 
@@ -36,16 +37,22 @@ def analysis(stems):
     return analyse(readers(stems), RATE, 6 * RATE)
 
 
+def stereo(audio):
+    return np.broadcast_to(np.atleast_2d(audio), (2, audio.shape[-1]))
+
+
 def test_bands_nest_in_third_octaves_and_octaves():
-    edges = band_edges()
+    edges, centres = band_edges(), band_centres()
     np.testing.assert_allclose(edges[::SUBBANDS], EDGES_HZ, rtol=1e-12)
-    assert len(edges) == BANDS + 1
-    assert np.bincount(octave_of_band()).tolist() == [12] * (OCTAVES - 1) + [16]
+    assert len(edges) == BANDS + 1 == len(centres) + 1
+    assert ((edges[:-1] < centres) & (centres < edges[1:])).all()
+    octaves = np.arange(0, BANDS, 3 * SUBBANDS)[:OCTAVES]
+    assert np.diff([*octaves, BANDS]).tolist() == [12] * (OCTAVES - 1) + [16]  # the last takes the rest
 
 
 def test_the_bands_hold_the_power_of_each_channel(stems, analysis):
     for name, audio, spectra in zip(NAMES, stems, analysis.stems, strict=True):
-        power = np.broadcast_to(np.atleast_2d(audio), (2, audio.shape[-1])).astype(np.float64) ** 2
+        power = stereo(audio).astype(np.float64) ** 2
         found = spectra.own.sum(axis=1)
         if name == "shaker":
             assert not found.any()
@@ -55,7 +62,7 @@ def test_the_bands_hold_the_power_of_each_channel(stems, analysis):
 
 def test_cross_spectra_give_the_spectrum_of_any_sum(stems, analysis):
     gains = np.array([0.7, -1.3, 0.9, 1.0, -0.8, 1.0])
-    mix = sum(g * np.broadcast_to(np.atleast_2d(a), (2, a.shape[-1])) for g, a in zip(gains, stems, strict=True))
+    mix = sum(g * stereo(a) for g, a in zip(gains, stems, strict=True))
     real = decibels(third_octaves(mix, RATE))
     power = np.einsum("i,j,cijb->b", gains, gains, analysis.cross[:2]).real
     predicted = decibels(power.reshape(-1, SUBBANDS).sum(axis=1))
@@ -74,31 +81,96 @@ def test_cross_spectra_are_hermitian_and_mono_is_the_same_on_both_sides(analysis
     assert analysis.channels == (1, 1, 2, 1, 1, 1)
 
 
+def test_the_side_of_a_mix_is_in_the_cross_spectra_too(analysis, stems):
+    keys = NAMES.index("keys")
+    left, right = stems[keys].astype(np.float64)
+    between = analysis.cross[2, keys, keys].sum()
+    assert between.real == pytest.approx(float(np.mean(left * right)), rel=0.02)
+    assert abs(between.imag) < 0.02 * abs(between.real)
+
+
+def k_weighted(audio):
+    """(T,) K-weighted power per 100 ms of stereo audio, by the meter's own filter."""
+    return hop_powers([np.ascontiguousarray(stereo(audio), dtype=np.float32)], RATE, 2)
+
+
+def blocks_of(hops):
+    return np.lib.stride_tricks.sliding_window_view(hops, 4).mean(axis=1)
+
+
 def test_hop_powers_gate_as_the_meter_does(stems, analysis):
     for name, audio, spectra in zip(NAMES[:-1], stems, analysis.stems, strict=False):
         steady = name != "kick"  # whose decay the hop windows smear, so that other blocks pass the relative gate
-        both = np.ascontiguousarray(np.broadcast_to(np.atleast_2d(audio), (2, audio.shape[-1])))
-        exact = hop_powers([both], RATE, 2)
-        blocks = np.lib.stride_tricks.sliding_window_view(exact, 4).mean(axis=1)
-        own = spectra.hops.sum(axis=(1, 2), dtype=np.float64)
-        found = float(gate(np.lib.stride_tricks.sliding_window_view(own, 4).mean(axis=1)))
-        assert found == pytest.approx(gated_loudness(blocks), abs=0.15 if steady else 0.6)
+        assert spectra.hops.shape == (2 * OCTAVES, 60)
+        found = float(gate(blocks_of(spectra.hops.sum(axis=0, dtype=np.float64))))
+        assert found == pytest.approx(gated_loudness(blocks_of(k_weighted(audio))), abs=0.15 if steady else 0.6)
 
 
-def test_octaves_of_an_instant_add_up_to_the_sample(stems, analysis):
-    for audio, spectra in zip(stems, analysis.stems, strict=True):
-        values = np.broadcast_to(np.atleast_2d(audio), (2, audio.shape[-1]))[:, analysis.places]
-        np.testing.assert_allclose(spectra.instants.sum(axis=1), values, atol=2e-5)
+def test_hops_keep_their_energy_and_their_octave(stems, analysis):
+    """Over the whole time the octaves of the hops hold what the K-weighted bands hold."""
+    np.testing.assert_allclose(analysis.k_power, k_weighting_power(band_centres(), RATE), rtol=1e-5)
+    starts = np.arange(0, 3 * SUBBANDS * OCTAVES, 3 * SUBBANDS)
+    for name, spectra in zip(NAMES[:-1], analysis.stems, strict=False):
+        bands = np.add.reduceat((spectra.own * analysis.k_power), starts, axis=1)
+        hops = spectra.hops.mean(axis=1).reshape(2, OCTAVES)
+        strong = bands > bands.max() / 100.0
+        assert strong.sum() >= 4
+        # windows of 0.2 s do not part octaves as sharply as those of 0.7 s
+        np.testing.assert_allclose(decibels(hops[strong]), decibels(bands[strong]), atol=0.7, err_msg=name)
+        assert hops.sum() == pytest.approx(bands.sum(), rel=0.03)
 
 
-def test_the_loudest_sample_of_the_plain_sum_is_watched(stems, analysis):
-    mix = np.abs(sum(np.atleast_2d(a) for a in stems))
-    assert mix[:, analysis.places].max() == mix.max()
+@pytest.mark.parametrize("gains", [(1.0, 1.0), (1.0, -0.7), (0.5, 1.4)])
+def test_pairs_are_coherent_stems_and_share_their_hops(stems, analysis, gains):
+    """What two microphones of one guitar make together, hop by hop: the sum of their powers and what they share."""
+    assert analysis.pairs.tolist() == [[3, 4]]
+    one, other = (stems[index] for index in (3, 4))
+    real = k_weighted(gains[0] * one + gains[1] * other)
+    own = [analysis.stems[index].hops.sum(axis=0) for index in (3, 4)]
+    shared = analysis.shared[0].reshape(2, 2, OCTAVES, -1)[:, 0].sum(axis=(0, 1))  # the real rows of both sides
+    found = gains[0] ** 2 * own[0] + gains[1] ** 2 * own[1] + gains[0] * gains[1] * shared
+    # the windows smear an onset over 200 ms; blocks of 400 ms are what loudness is made of
+    np.testing.assert_allclose(decibels(blocks_of(found)), decibels(blocks_of(real)), atol=0.8)
+    assert found.mean() == pytest.approx(real.mean(), rel=0.03)
+    without = gains[0] ** 2 * own[0] + gains[1] ** 2 * own[1]
+    assert abs(without.mean() / real.mean() - 1.0) > 0.15
+
+
+@pytest.mark.parametrize("degrees", [0.0, 60.0, 90.0, -90.0, 180.0])
+def test_shared_hops_follow_the_phase_of_the_gains(degrees):
+    """Two sines a quarter apart, the first turned further by a complex gain."""
+    time = np.arange(2 * RATE) / RATE
+    phase = 2 * np.pi * 1000.0 * time
+    one, other = (0.1 * np.cos(p).astype(np.float32) for p in (phase, phase - 0.5 * np.pi))
+    found = analyse(readers([one, other]), RATE, 2 * RATE)
+    assert len(found.pairs) == 1  # at a right angle they share nothing as they are, but they are coherent
+    gain = np.exp(1j * np.radians(degrees))
+    real, imag = found.shared[0].reshape(2, 2, OCTAVES, -1).sum(axis=(0, 2))
+    hops = sum(stem.hops.sum(axis=0) for stem in found.stems) + gain.real * real + gain.imag * imag
+    turned = 0.1 * np.cos(phase + np.radians(degrees)).astype(np.float32)
+    inside = slice(2, -2)
+    np.testing.assert_allclose(hops[inside], k_weighted(turned + other)[inside], atol=2e-4)
+
+
+def test_only_so_many_pairs_are_followed():
+    """Ten copies of one source are 45 pairs; the most coherent come first."""
+    rng = np.random.default_rng(0)
+    source = band_noise(rng, 2 * RATE, RATE, 200.0, 4000.0)
+    copies = [
+        (0.1 * (source + 0.1 * k * band_noise(rng, 2 * RATE, RATE, 200.0, 4000.0))).astype(np.float32)
+        for k in range(10)
+    ]
+    found = analyse(readers(copies), RATE, 2 * RATE)
+    assert len(found.pairs) == 40
+    assert found.pairs[0].tolist() == [0, 1]
+    assert (found.pairs[:, 0] < found.pairs[:, 1]).all()
+    assert found.shared.shape == (40, 4 * OCTAVES, 20)
 
 
 def test_a_variant_that_is_the_stem_itself_has_its_spectra(stems, analysis):
     for index, read in enumerate(readers(stems)):
-        again = analyse_variant(read, analysis)
+        again = analyse_variant(read, analysis, 1.5)
+        assert again.gain_reduction_db == 1.5
         for field in ("own", "hops", "instants"):
             # the stem's own power comes out of one big product, the variant's out of a small one: rounding differs
             expected = getattr(analysis.stems[index], field)
@@ -124,3 +196,13 @@ def test_the_same_audio_gives_the_same_analysis(stems, analysis):
     for one, other in zip(again.stems, analysis.stems, strict=True):
         for field in fields(one):
             np.testing.assert_array_equal(getattr(one, field.name), getattr(other, field.name))
+
+
+def test_peaks_can_be_left_out(stems, analysis):
+    """For audio that is only metered: everything else is the same."""
+    found = analyse(readers(stems), RATE, 6 * RATE, peaks=False)
+    assert found.places.tolist() == [0]
+    np.testing.assert_array_equal(found.cross, analysis.cross)
+    for one, other in zip(found.stems, analysis.stems, strict=True):
+        np.testing.assert_array_equal(one.hops, other.hops)
+        assert one.instants.shape == (2 * OCTAVES, 2)
