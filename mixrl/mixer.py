@@ -245,7 +245,7 @@ class Mixer:
         limit = step_limit(len(facts.names)) if self.steps is None else self.steps
         knobs = neutral_knobs(facts)
         stop = Layout(len(facts.names), len(facts.groups)).mix_start
-        looks = policy.size.use_gains
+        looks = policy.use_gains
         state, measures = observe(scene, knobs, 1.0, locked, kinds, looks)
         best_score, best_count = float(score(measures, facts)), 0
         path: list[tuple[int, MixSettings]] = []

@@ -14,6 +14,7 @@ from test_tempo import BREAK, kit, pattern, struck
 import mixrl
 from mixrl import InputError, Mixer, MixSettings, Session
 from mixrl.audio import FileSource
+from mixrl.knobs import neutral_knobs, to_settings
 from mixrl.mixer import DQN, NO_CHANGE, RULE_MIX, write_candidates, write_stems
 from mixrl.moves import KINDS, MIX_MOVES, STEM_MOVES, Layout, apply, legal
 from mixrl.rendered import Rendered
@@ -27,6 +28,8 @@ SAMPLES = Path(__file__).parent.parent / "audio_samples"
 
 class Greedy:
     """A policy that takes the best one-step gain, so that tests do not hang on the trained one's taste."""
+
+    use_gains = True
 
     def act(self, state):
         gains = np.where(state.mask, state.gains, -np.inf)
@@ -65,6 +68,8 @@ def test_three_mixes_compete_and_the_highest_rendered_score_wins(session, made):
 
 def test_nothing_is_moved_when_nothing_is_better(session):
     class Worst:
+        use_gains = True
+
         def act(self, state):
             return int(np.where(state.mask, state.gains, np.inf).argmin())
 
@@ -133,12 +138,13 @@ def test_every_kind_of_move_can_be_read_back(session, strength):
     scene = Scene.of(session, tempo_ratios={"kick": 1.25, "bass": 1.25}, tempo_weights={"kick": 1.0, "bass": 1.0})
     layout = Layout(len(scene.facts.names), len(scene.facts.groups))
     kinds = dict.fromkeys(move.kind for move in (*STEM_MOVES, *MIX_MOVES[1:]))
-    path, settings = [], scene.neutral()
+    path, knobs = [], neutral_knobs(scene.facts)
     for kind in kinds:
-        legal_now = np.flatnonzero(legal(settings, scene.facts))
+        legal_now = np.flatnonzero(legal(knobs, scene.facts))
         action = next(int(a) for a in legal_now if layout.decode(int(a))[2].kind == kind)
-        settings = apply(settings, scene.facts, action)
-        path.append((action, settings))
+        knobs = apply(knobs, scene.facts, action)
+        path.append((action, to_settings(knobs, scene.facts)))
+    settings = path[-1][1]
     reached, log = Mixer(strength=strength)._log(scene, path)
     if not strength:
         assert reached == settings
