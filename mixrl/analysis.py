@@ -167,9 +167,9 @@ def _second_pass(
 
 def _coherent(cross: Complex, k_power: Float) -> NDArray[np.int64]:
     """(P, 2) pairs of stems that are one source heard twice, the most coherent first."""
-    both = ((cross[0] + cross[1]) * k_power).sum(-1)
-    power = np.maximum(np.einsum("ii->i", both).real, 1e-20)
-    coherence = np.triu(np.abs(both) / np.sqrt(power[:, None] * power), 1)
+    both = np.abs((cross[0] + cross[1]) * k_power).sum(-1)  # band by band: a delay turns the phase from band to band
+    power = np.maximum(np.einsum("ii->i", both), 1e-20)
+    coherence = np.triu(both / np.sqrt(power[:, None] * power), 1)
     order = np.argsort(-coherence, axis=None, kind="stable")[: PAIRS_PER_STEM * len(power)]
     pairs = np.stack(np.unravel_index(order, coherence.shape), axis=1)
     return np.asarray(pairs[coherence.ravel()[order] > COHERENT], dtype=np.int64)

@@ -152,6 +152,16 @@ def test_shared_hops_follow_the_phase_of_the_gains(degrees):
     np.testing.assert_allclose(hops[inside], k_weighted(turned + other)[inside], atol=2e-4)
 
 
+@pytest.mark.parametrize("milliseconds", [0.0, 0.6, 3.1, 9.0])
+def test_a_second_microphone_is_recognised_whatever_its_distance(milliseconds):
+    """A delay turns the phase from band to band, so that the whole cross-power is next to nothing."""
+    rng = np.random.default_rng(2)
+    source, others = (band_noise(rng, 5 * RATE, RATE, 100.0, 6000.0) for _ in range(2))
+    later = np.roll(source, round(milliseconds / 1000.0 * RATE))
+    stems = [(0.1 * audio).astype(np.float32) for audio in (source, others, 0.5 * later + 0.1 * others)]
+    assert analyse(readers(stems), RATE, 5 * RATE).pairs.tolist() == [[0, 2]]
+
+
 def test_only_so_many_pairs_are_followed():
     """Ten copies of one source are 45 pairs; the most coherent come first."""
     rng = np.random.default_rng(0)
