@@ -17,9 +17,9 @@ def compiled(function: Callable[_P, _R]) -> Callable[_P, _R]:
 
 
 def summing(function: Callable[_P, _R]) -> Callable[_P, _R]:
-    """Decorator: as ``compiled``, for arithmetic that never meets NaN: sums and maxima are taken in whatever order is
-    fastest, always the same one on one machine."""
-    return _compile(function, fastmath={"reassoc", "contract", "arcp", "nsz", "nnan"})
+    """Decorator: as ``compiled``, for arithmetic that never meets NaN nor divides by zero: sums and maxima are taken in
+    whatever order is fastest, always the same one on one machine."""
+    return _compile(function, fastmath={"reassoc", "contract", "arcp", "nsz", "nnan"}, error_model="numpy")
 
 
 def _compile(function: Callable[_P, _R], **options: Any) -> Callable[_P, _R]:

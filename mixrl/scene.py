@@ -13,15 +13,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mixrl import forms
-from mixrl.analysis import BANDS, Analysis, Float, Reader, StemSpectra
-from mixrl.curves import curves
+from mixrl import forms, hearing
+from mixrl.analysis import BANDS, SUBBANDS, Analysis, Float, Reader, StemSpectra
+from mixrl.curves import Tables, curves, tables
 from mixrl.errors import InputError
 from mixrl.knobs import COLUMNS, COMPRESSOR, NEUTRAL_SHAPE, TEMPO, Knobs, Shape, neutral_knobs, to_knobs, to_settings
 from mixrl.measures import Array, Facts, Measures
@@ -45,7 +44,7 @@ if TYPE_CHECKING:
     from mixrl.session import Session
 
 VariantLoader = Callable[[int, str], StemSpectra]  # (stem, compressor)
-Strips = tuple[Float, Float, Float, Float, Float, Array]  # what forms.shape_strips returns
+Outcome = tuple[Array, Array, Array]  # scalars, spectra and parts, as ``forms.measure`` returns them
 _TINY = np.float32(1e-20)
 _MOST_MIXES = 64  # evaluated at once, so that what is worked on stays in the processor's cache
 _FULL = len(STEM_MOVES)
@@ -97,19 +96,38 @@ class Scene:
     def _prepare(self) -> None:
         """What is asked for again and again, in the form that ``forms`` wants; and empty caches."""
         analysis, count = self.analysis, len(self.facts.names)
-        self._cross = np.stack([analysis.cross.real, analysis.cross.imag], axis=1)  # (3, 2, N, N, BANDS)
-        diagonal = np.einsum("ciib->cib", analysis.cross)
-        self._own = np.ascontiguousarray(np.moveaxis(diagonal[:2].real, 0, 1))  # (N, 2, BANDS)
-        self._between = np.ascontiguousarray(np.stack([diagonal[2].real, diagonal[2].imag], axis=1))
-        self._playing = np.ascontiguousarray(self.facts.activity)
+        cross = np.stack([analysis.cross.real, analysis.cross.imag])
+        cross = np.ascontiguousarray(np.transpose(cross, (2, 3, 1, 0, 4)))  # (N, N, 3, 2, BANDS)
+        store = self._store
+        self._stems = forms.Stems(
+            first=self._rows * len(COMPRESSORS),
+            channels=np.array(analysis.channels, dtype=np.int64),
+            baked=np.ascontiguousarray(np.stack([self._baked.real, self._baked.imag], axis=1)),
+            fixed=self._fixed,
+            cross=cross,
+            ratio=store.ratio,
+            power=store.power,
+            heard=store.heard,
+            k_octave=store.k_octave,
+            p_octave=store.p_octave,
+            hops=store.hops,
+            instants=store.instants,
+            reduction=store.reduction,
+        )
         hop = round(0.1 * analysis.sample_rate)
-        self._frame = (analysis.places * 10 // hop).astype(np.int64)
-        self._first = np.searchsorted(analysis.places, hop * np.arange(analysis.hops + 1))
-        self._levels = np.array([self.facts.target_lufs, self.facts.ceiling_dbtp])
-        self._partners = _partners(analysis, count)
-        self._now: list[tuple[bytes, Strips] | None] = [None] * count
-        self._next: _Candidates | None = None
-        self._latest: tuple[Knobs, _Mix] | None = None
+        self._ears = hearing.Ears(
+            k=np.ascontiguousarray(analysis.k_power),
+            frame=(analysis.places * 10 // hop).astype(np.float32),
+            first=np.searchsorted(analysis.places, hop * np.arange(analysis.hops + 1)),
+            playing=self.facts.activity.astype(np.float32),
+            levels=np.array([self.facts.target_lufs, self.facts.ceiling_dbtp]),
+        )
+        self._pairs = _pairs(analysis, cross, count)
+        self._group_of = np.array([self.facts.groups.index(member) for member in self.facts.members], dtype=np.int64)
+        self._sizes = np.bincount(self._group_of, minlength=len(self.facts.groups))
+        self._now = _Kept.empty(count, analysis.hops, 1)
+        self._next: _Kept | None = None  # made when successors are first asked for
+        self._latest: tuple[Knobs, forms.Sums] | None = None
 
     # ---- settings ----------------------------------------------------------------------------------------------
 
@@ -129,27 +147,20 @@ class Scene:
         A stretched stem is predicted as the stem at its own speed: stretching keeps pitch, so spectrum and loudness
         stay within a few tenths of a dB, and rendering every tempo that is only considered would take minutes.
         """
-        return self._store.spectra(int(self._rows[stem]), compressor)
+        return self._store.spectra(int(self._rows[stem]), COMPRESSORS.index(compressor))
 
-    def _strips(self, stem: int, rows: Array, group_db: Array, shape: Shape) -> Strips:
-        """Evaluate strips (K, COLUMNS) of one stem, behind group gains (K,)."""
-        rows = np.ascontiguousarray(rows)
-        index = self._store.index(int(self._rows[stem]), rows[:, COMPRESSOR])
-        store = self._store
-        return forms.shape_strips(
-            rows, curves(rows, shape, self.analysis.sample_rate), self._baked[stem], self._fixed[stem],
-            self.analysis.channels[stem], group_db, index, store.ratio, store.k_share, store.p_share, store.hops,
-            store.instants, self._own[stem], self.analysis.k_power,
-        )  # type: ignore[no-any-return]  # fmt: skip
-
-    @cached_property
-    def _group_of(self) -> NDArray[np.int64]:
-        groups = self.facts.groups
-        return np.array([groups.index(member) for member in self.facts.members], dtype=np.int64)
+    def _tables(self, shapes: tuple[Shape, ...] | None) -> tuple[Tables, NDArray[np.int64]]:
+        """The curves of the stems' EQ shapes, and the number of each stem's."""
+        if shapes is None:
+            return tables((NEUTRAL_SHAPE,), self.analysis.sample_rate), np.zeros(len(self.facts.names), dtype=np.int64)
+        different = tuple(sorted(set(shapes)))
+        kind = np.array([different.index(shape) for shape in shapes], dtype=np.int64)
+        return tables(different, self.analysis.sample_rate), kind
 
     def own_power(self, knobs: Knobs) -> Array:
         """(N, 31) power of each stem as it enters the mix, per third-octave."""
-        return self._mix(knobs).thirds.astype(np.float64)
+        self._mix(knobs)
+        return self._now.strips.thirds.astype(np.float64)
 
     def subset(self, stems: Sequence[int], strips: Array | None = None) -> Scene:
         """The scene of some of the stems. strips (stems, COLUMNS): settings that count as part of the recording (gain,
@@ -202,7 +213,7 @@ class Scene:
     def current(self, knobs: Knobs) -> Measures:
         """The measures of one mix, without batch axes: cheap where it differs in few stems from the last one asked for,
         and its successors come cheaper afterwards."""
-        return self._changed(knobs, self._mix(knobs), np.zeros(1)).at(0)
+        return _measures(forms.measure(self._mix(knobs), self._now.strips, self._ears)).at(0)
 
     def scores(self, knobs: Knobs) -> Array:
         """(B,) scores of mixes."""
@@ -210,36 +221,20 @@ class Scene:
 
     def evaluate(self, knobs: Knobs) -> Measures:
         """The measures of mixes with one leading axis B."""
-        parts = [self._evaluate(knobs[at : at + _MOST_MIXES]) for at in range(0, len(knobs.strips), _MOST_MIXES)]
+        starts = range(0, max(len(knobs.strips), 1), _MOST_MIXES)
+        parts = [self._evaluate(knobs[at : at + _MOST_MIXES]) for at in starts]
         return parts[0] if len(parts) == 1 else Measures.joined(parts)
 
     def _evaluate(self, knobs: Knobs) -> Measures:
-        count = len(knobs.strips)
-        analysis, stems = self.analysis, len(self.facts.names)
-        weight = np.empty((stems, count, 2, 2, BANDS), dtype=np.float32)
-        hops = np.zeros((count, analysis.hops), dtype=np.float32)
-        instants = np.zeros((count, 2 * len(analysis.places)), dtype=np.float32)
-        thirds = np.empty((count, stems, forms.THIRDS), dtype=np.float32)
-        k_thirds = np.empty_like(thirds)
-        table = np.empty((count, stems, 4))
-        for i in range(stems):
-            shape = knobs.shapes[i] if knobs.shapes else NEUTRAL_SHAPE
-            made = self._strips(i, knobs.strips[:, i], knobs.groups[:, self._group_of[i]], shape)
-            weight[i], thirds[:, i], k_thirds[:, i], table[:, i] = made[0], made[3], made[4], made[5]
-            hops += made[1]
-            instants += made[2]
-        coherent = thirds.copy()
-        for p, (i, j) in enumerate(analysis.pairs):
-            forms.share_hops(weight[i], weight[j], self._pair_share[p], analysis.shared[p], hops)
-            both = forms.share_power(weight[i], weight[j], self._pair_cross(i, j))
-            coherent[:, i] += both
-            coherent[:, j] += both
-        scalars, spectra, audible = forms.measure(
-            forms.mix_power(weight, self._cross), hops, instants, thirds.sum(1), coherent, k_thirds, self._playing,
-            analysis.k_power, self._frame, self._first, self._levels,
-        )  # fmt: skip
-        reduction = self._reduction(knobs.strips)
-        return _measures(scalars, spectra, audible, table, reduction, knobs.strips[..., TEMPO])
+        count, stems = len(knobs.strips), len(self.facts.names)
+        rows = np.ascontiguousarray(np.moveaxis(knobs.strips, 0, 1)).reshape(-1, COLUMNS)
+        owner = np.repeat(np.arange(stems), count)
+        self._provide(owner, rows)
+        group_db = np.ascontiguousarray(knobs.groups.T[self._group_of]).reshape(-1)
+        curve_tables, kind = self._tables(knobs.shapes)
+        return _measures(
+            forms.evaluate(rows, owner, group_db, kind, curve_tables, self._stems, self._pairs, self._ears)
+        )
 
     def successor_scores(self, knobs: Knobs) -> tuple[NDArray[np.int64], Array]:
         """Action numbers and scores of every one-move successor of a mix."""
@@ -252,215 +247,93 @@ class Scene:
         Returns the action numbers (B,) and their measures with a leading axis B. Moves that are illegal whatever is
         locked are left out, and so is stop, which changes nothing.
         """
-        mix = self._mix(knobs)
-        found = self._candidates(knobs)
-        analysis, facts = self.analysis, self.facts
-        partners, start = self._partners.stems, self._partners.start
-        slots = int(found.slot.max(initial=-1)) + 1
-        shared_hops = np.zeros((slots, _FULL, analysis.hops), dtype=np.float32)
-        shared_power = np.zeros((len(partners), _FULL, forms.THIRDS), dtype=np.float32)
-        for row, (i, j) in enumerate(zip(self._partners.of, partners, strict=True)):
-            if facts.audible[i]:
-                pair, shared = self._shared(row)
-                partner = mix.weight[j : j + 1]
-                forms.share_hops(found.weight[i], partner, self._pair_share[pair], shared, shared_hops[found.slot[i]])
-                shared_power[row] = forms.share_power(found.weight[i], partner, self._pair_cross(i, j))
-        numbers = np.argwhere(found.legal)
-        scalars, spectra, audible = forms.successors(
-            numbers, found.weight, found.hops, found.instants, found.thirds, found.k_thirds, shared_hops, found.slot,
-            shared_power, mix.power, mix.power_of, mix.rest, self._own, self._between, mix.hops, mix.hops_of,
-            mix.instants, mix.instants_of, mix.thirds.sum(0), mix.thirds, mix.coherent, mix.k_thirds, mix.shared,
-            start, partners, self._playing, analysis.k_power, self._frame, self._first, self._levels,
-        )  # fmt: skip
-        stems, moves = numbers[:, 0], numbers[:, 1]
-        rows = np.arange(len(numbers))
-        table = np.repeat(mix.table[None], len(numbers), axis=0)
-        table[rows, stems] = found.table[stems, moves]
-        strips = np.repeat(knobs.strips[None], len(numbers), axis=0)
-        strips[rows, stems] = found.rows[stems, moves]
-        reduction = np.repeat(self._reduction(knobs.strips)[None], len(numbers), axis=0)
-        reduction[rows, stems] = self._reduction_of(stems, strips[rows, stems, COMPRESSOR])
-        parts = [_measures(scalars, spectra, audible, table, reduction, strips[..., TEMPO])]
-        actions = [numbers[:, 0] * len(STEM_MOVES) + numbers[:, 1]]
-        for number, after in self._other_moves(knobs):
-            actions.append(np.array(number))
-            parts.append(after)
-        return np.concatenate(actions), Measures.joined(parts) if len(parts) > 1 else parts[0]
+        facts, layout = self.facts, Layout(len(self.facts.names), len(self.facts.groups))
+        sums, made = self._mix(knobs), self._candidates(knobs)
+        numbers = np.argwhere(made.legal)
+        groups, changes, group_actions = self._group_moves(knobs, layout)
+        stretched = [
+            (layout.mix_start + offset, after.strips[:, TEMPO])
+            for offset, move in enumerate(MIX_MOVES)
+            if move.kind == "tempo" and ((after := to_tempo(knobs, facts, move.amount)).strips != knobs.strips).any()
+        ]
+        stem_end, group_end = len(numbers), len(numbers) + len(groups)
+        outcome = _room(group_end + len(stretched), len(facts.names))
+        actions = numbers[:, 0] * _FULL + numbers[:, 1]
+        shared = (self._now.strips, sums, self._stems, self._pairs, self._ears)
+        forms.successors(np.stack([numbers[:, 0], actions], axis=1), made.strips, *shared, 0, *outcome)
+        forms.group_successors(groups, changes, self._group_of, *shared, stem_end, *outcome)
+        if stretched:  # tempo is no matter of sound here
+            now = forms.measure(sums, self._now.strips, self._ears)
+            for found, kept in zip(outcome, now, strict=True):
+                found[:, group_end:] = kept
+            outcome[2][forms.TEMPO_RATIO, group_end:] = [ratios for _, ratios in stretched]
+        others = np.array([action for action, _ in stretched], dtype=np.int64)
+        return np.concatenate([actions, group_actions, others]), _measures(outcome)
 
-    def _other_moves(self, knobs: Knobs) -> list[tuple[list[int], Measures]]:
-        """Successors by moves on groups and on the mix: action numbers and measures."""
-        facts, mix = self.facts, self._mix(knobs)
-        layout = Layout(len(facts.names), len(facts.groups))
-        found: list[tuple[list[int], Measures]] = []
-        for index in range(len(facts.groups) if len(facts.groups) > 1 else 0):
-            members = np.flatnonzero(self._group_of == index)
-            gains, legal = group_gains(knobs, index)
-            if len(members) > 1 and legal.any():
-                first = layout.group_start + index * len(GROUP_MOVES)
-                change = gains[legal] - knobs.groups[index]
-                found.append(((first + np.flatnonzero(legal)).tolist(), self._changed(knobs, mix, change, members)))
-        numbers, mixes = [], []
-        for offset, move in enumerate(MIX_MOVES):
-            if move.kind == "tempo":
-                after = to_tempo(knobs, facts, move.amount)
-                if (after.strips != knobs.strips).any():
-                    numbers.append(layout.mix_start + offset)
-                    mixes.append(after)
-        if mixes:
-            batch = Knobs(np.stack([m.strips for m in mixes]), np.stack([m.groups for m in mixes]), knobs.shapes)
-            found.append((numbers, self.evaluate(batch)))
-        return found
-
-    def _changed(
-        self, knobs: Knobs, mix: _Mix, change_db: Array, members: NDArray[np.int64] | None = None
-    ) -> Measures:
-        """The mixes in which some stems are all scaled by each of K gains in dB; without members the mix as it is."""
-        count = len(change_db)
-        power, hops, instants = (np.repeat(part[None], count, axis=0) for part in (mix.power, mix.hops, mix.instants))
-        coherent = np.repeat(mix.coherent[None], count, axis=0)
-        thirds = np.repeat(mix.thirds.sum(0)[None], count, axis=0)
-        table = np.repeat(mix.table[None], count, axis=0)
-        if members is not None:
-            g = (10.0 ** (change_db / 20.0)).astype(np.float32)[:, None]
-            inside = np.isin(np.arange(len(self.facts.names)), members)
-            power_in = forms.mix_power(mix.weight[members][:, None], self._cross_of(members))[0]
-            # power_of counts each pair of members twice, members' own power once, and each pair across the edge once
-            power_across = mix.power_of[members].sum(0) - 2.0 * power_in + mix.alone[members].sum(0)
-            power += (g[..., None] - 1.0) * power_across + (g[..., None] ** 2 - 1.0) * power_in
-            hops += (g**2 - 1.0) * mix.own_hops[members].sum(0)
-            instants += (g - 1.0) * mix.instants_of[members].sum(0)
-            thirds += (g**2 - 1.0) * mix.thirds[members].sum(0)
-            coherent[:, members] += (g**2 - 1.0)[..., None] * mix.thirds[members]
-            table[:, members, 3] += change_db[:, None]
-            for row, (i, j) in enumerate(zip(self._partners.of, self._partners.stems, strict=True)):
-                factor = g ** (int(inside[i]) + int(inside[j])) - 1.0
-                coherent[:, i] += factor * mix.shared[row]
-                if i < j:
-                    hops += factor * mix.shared_hops[row]
-        scalars, spectra, audible = forms.measure(
-            power, hops, instants, thirds, coherent, np.repeat(mix.k_thirds[None], count, axis=0), self._playing,
-            self.analysis.k_power, self._frame, self._first, self._levels,
-        )  # fmt: skip
-        strips = np.repeat(knobs.strips[None], count, axis=0)
-        return _measures(scalars, spectra, audible, table, self._reduction(strips), strips[..., TEMPO])
+    def _group_moves(
+        self, knobs: Knobs, layout: Layout
+    ) -> tuple[NDArray[np.int64], Array, NDArray[np.int64]]:
+        """Group number, change in dB and action of every move on a group of two or more."""
+        numbers, changes, actions = [], [], []
+        for index in range(layout.groups if layout.groups > 1 else 0):
+            if self._sizes[index] > 1:
+                gains, legal = group_gains(knobs, index)
+                for move in np.flatnonzero(legal):
+                    numbers.append(index)
+                    changes.append(gains[move] - knobs.groups[index])
+                    actions.append(layout.group_start + index * len(GROUP_MOVES) + move)
+        return np.array(numbers, dtype=np.int64), np.array(changes), np.array(actions, dtype=np.int64)
 
     # ---- the mix that successors start from --------------------------------------------------------------------
 
-    def _mix(self, knobs: Knobs) -> _Mix:
-        """The parts of a mix; the latest is kept, since its measures and its successors are asked for in turn."""
+    def _mix(self, knobs: Knobs) -> forms.Sums:
+        """The sums of a mix, whose strips are in ``_now``; the latest is kept, since its measures and its successors
+        are asked for in turn."""
         if self._latest is None or self._latest[0] is not knobs:
-            self._latest = (knobs, self._parts(knobs))
+            inputs = self._inputs(knobs)
+            changed = self._now.changed(inputs, knobs.shapes)
+            self._shape(changed, knobs.strips[changed], knobs, self._now)
+            self._now.inputs, self._now.shapes = inputs, knobs.shapes
+            self._latest = (knobs, forms.add_up(self._now.strips, 1, self._stems, self._pairs))
         return self._latest[1]
 
-    def _parts(self, knobs: Knobs) -> _Mix:
-        stems = len(self.facts.names)
-        made: list[Strips] = []
-        for i in range(stems):
-            shape = knobs.shapes[i] if knobs.shapes else NEUTRAL_SHAPE
-            row, group = knobs.strips[i : i + 1], knobs.groups[self._group_of[i], None]
-            key = row.tobytes() + group.tobytes()
-            kept = self._now[i]
-            if kept is None or kept[0] != key or knobs.shapes:
-                kept = (key, self._strips(i, row, group, shape))
-                self._now[i] = kept
-            made.append(kept[1])
-        weight, hops, instants, thirds, k_thirds, table = (np.concatenate(part) for part in zip(*made, strict=True))
-        rest = np.stack([forms.rest_of_mix(weight, self._cross, i) for i in range(stems)])
-        nothing = np.zeros((4, 2, BANDS), dtype=np.float32)
-        alone = np.empty((stems, 3, BANDS), dtype=np.float32)
-        power_of = np.empty_like(alone)
-        for i in range(stems):
-            one, own, between = weight[i : i + 1], self._own[i], self._between[i]
-            alone[i] = forms.power_with(one, nothing, own, between)[0]
-            power_of[i] = forms.power_with(one, rest[i], own, between)[0]
-        rows = len(self._partners.stems)
-        shared = np.zeros((rows, forms.THIRDS), dtype=np.float32)
-        shared_hops = np.zeros((rows, self.analysis.hops), dtype=np.float32)
-        coherent, hops_of = thirds.copy(), hops.copy()
-        for r, (i, j) in enumerate(zip(self._partners.of.tolist(), self._partners.stems.tolist(), strict=True)):
-            pair, turned = self._shared(r)
-            one, partner = weight[i : i + 1], weight[j : j + 1]
-            shared[r] = forms.share_power(one, partner, self._pair_cross(i, j))[0]
-            forms.share_hops(one, partner, self._pair_share[pair], turned, shared_hops[r : r + 1])
-            coherent[i] += shared[r]
-            hops_of[i] += shared_hops[r]
-        once = np.array([i < j for i, j in zip(self._partners.of, self._partners.stems, strict=True)], dtype=bool)
-        return _Mix(
-            weight=weight,
-            own_hops=hops,
-            hops_of=hops_of,
-            instants_of=instants,
-            thirds=thirds,
-            k_thirds=k_thirds,
-            table=table,
-            rest=rest,
-            alone=alone,
-            power_of=power_of,
-            power=alone.sum(0) + 0.5 * (power_of - alone).sum(0),
-            hops=hops.sum(0) + shared_hops[once].sum(0),
-            instants=instants.sum(0),
-            coherent=coherent,
-            shared=shared,
-            shared_hops=shared_hops,
+    def _candidates(self, knobs: Knobs) -> _Kept:
+        """Every stem's strips after every move; only stems that changed are worked on."""
+        if self._next is None:
+            self._next = _Kept.empty(len(self.facts.names), self.analysis.hops, _FULL)
+        kept = self._next
+        inputs = self._inputs(knobs)
+        changed = kept.changed(inputs, knobs.shapes)
+        changed = changed[self.facts.audible[changed]]
+        tops = tops_of(knobs)
+        rows, kept.legal[changed] = after_moves(
+            knobs.strips[changed], self.facts.bandwidth_hz[changed], tops[changed] if len(tops) > 1 else tops
+        )
+        self._shape(changed, rows.reshape(-1, COLUMNS), knobs, kept)
+        kept.inputs, kept.shapes = inputs, knobs.shapes
+        return kept
+
+    def _inputs(self, knobs: Knobs) -> Array:
+        """(N, COLUMNS + 1) all that a stem's strip is made of."""
+        return np.concatenate([knobs.strips, knobs.groups[self._group_of, None]], axis=1)
+
+    def _shape(self, stems: NDArray[np.int64], rows: Array, knobs: Knobs, kept: _Kept) -> None:
+        """Make some stems' strips, all of each, in the order of rows."""
+        if not len(stems):
+            return
+        each = len(rows) // len(stems)
+        owner = np.repeat(stems, each)
+        into = (stems[:, None] * each + np.arange(each)).ravel()
+        self._provide(owner, rows)
+        curve_tables, kind = self._tables(knobs.shapes)
+        group_db = knobs.groups[self._group_of[owner]]
+        forms.shape_strips(
+            rows, owner, group_db, into, kind, curve_tables, self._stems, self._ears.k, kept.strips
         )
 
-    def _candidates(self, knobs: Knobs) -> _Candidates:
-        """Every stem's strips after every move; only stems that changed are worked on."""
-        stems, analysis = len(self.facts.names), self.analysis
-        if self._next is None:
-            slot = np.full(stems, -1, dtype=np.int64)
-            coherent = np.unique(self._partners.of)
-            slot[coherent] = np.arange(len(coherent))
-            self._next = _Candidates.empty(stems, analysis.hops, 2 * len(analysis.places), slot)
-        found = self._next
-        tops = tops_of(knobs)
-        for i in np.flatnonzero(self.facts.audible):
-            group = knobs.groups[self._group_of[i]]
-            key = knobs.strips[i].tobytes() + group.tobytes()
-            if found.keys[i] == key and not knobs.shapes:
-                continue
-            rows, legal = after_moves(
-                knobs.strips[i : i + 1], self.facts.bandwidth_hz[i : i + 1], tops[i : i + 1] if len(tops) > 1 else tops
-            )
-            shape = knobs.shapes[i] if knobs.shapes else NEUTRAL_SHAPE
-            made = self._strips(int(i), rows[0], np.full(_FULL, group), shape)
-            found.rows[i], found.legal[i] = rows[0], legal[0]
-            found.weight[i], found.hops[i], found.instants[i], found.thirds[i], found.k_thirds[i], found.table[i] = made
-            found.keys[i] = key
-        return found
-
-    # ---- pairs and variants ------------------------------------------------------------------------------------
-
-    @cached_property
-    def _pair_share(self) -> Float:
-        """(P, 2, BANDS) where the K-weighted cross-power of each coherent pair lies."""
-        cross, pairs = self.analysis.cross, self.analysis.pairs
-        return np.ascontiguousarray(
-            np.stack([np.abs(cross[c][pairs[:, 0], pairs[:, 1]]) for c in range(2)], axis=1) * self.analysis.k_power
-        ).astype(np.float32)
-
-    def _pair_cross(self, i: int, j: int) -> Float:
-        """(2, 2, BANDS) real and imaginary part of L L* and R R* of two stems."""
-        return self._cross[:2, :, i, j]
-
-    def _cross_of(self, stems: NDArray[np.int64]) -> Float:
-        return np.ascontiguousarray(self._cross[:, :, stems][:, :, :, stems])
-
-    def _shared(self, row: int) -> tuple[int, Float]:
-        """A pair's number and its hop cross-power as seen from the stem in this row of the partners."""
-        pair = int(self._partners.pair[row])
-        shared = self.analysis.shared[pair]
-        if self._partners.of[row] == self.analysis.pairs[pair, 0]:
-            return pair, shared
-        return pair, shared * _CONJUGATE
-
-    def _reduction(self, strips: Array) -> Array:
-        """(..., N) mean gain reduction of each stem's compressor, dB."""
-        stems = np.broadcast_to(np.arange(strips.shape[-2]), strips.shape[:-1])
-        return self._reduction_of(stems, strips[..., COMPRESSOR])
-
-    def _reduction_of(self, stems: NDArray[np.int64], compressor: Array) -> Array:
-        return self._store.reduction[self._rows[stems], compressor.astype(np.int64)]
+    def _provide(self, owner: NDArray[np.int64], rows: Array) -> None:
+        """Have the variants rendered that rows of knobs of some stems ask for."""
+        self._store.provide(self._rows[owner], rows[:, COMPRESSOR].astype(np.int64))
 
     # ---- files -------------------------------------------------------------------------------------------------
 
@@ -520,7 +393,7 @@ class Scene:
         return cls(facts, analysis, lambda stem, compressor: spectra.get((stem, compressor), spectra[stem, "off"]))
 
 
-FILE_FORMAT = 2
+FILE_FORMAT = 3
 _TEXTS = ("names", "roles", "members")
 
 
@@ -534,156 +407,133 @@ def _untext(name: str, value: NDArray[Any]) -> Any:
     return value if value.ndim else float(value)
 
 
-_CONJUGATE = np.repeat([1.0, -1.0, 1.0, -1.0], OCTAVES).astype(np.float32)[:, None]
-
-
-@dataclass(frozen=True)
-class _Partners:
-    """Coherent stems, both ways round, sorted by the first: of, stems (rows,) and pair (rows,) in ``Analysis.pairs``;
-    those of stem i are rows start[i] to start[i + 1]."""
-
-    of: NDArray[np.int64]
-    stems: NDArray[np.int64]
-    pair: NDArray[np.int64]
-    start: NDArray[np.int64]
-
-
-def _partners(analysis: Analysis, count: int) -> _Partners:
+def _pairs(analysis: Analysis, cross: Float, count: int) -> forms.Pairs:
+    """The coherent pairs; partners are sorted by the stem whose they are."""
     pairs = analysis.pairs
-    of = np.concatenate([pairs[:, 0], pairs[:, 1]])
-    stems = np.concatenate([pairs[:, 1], pairs[:, 0]])
-    order = np.lexsort([stems, of])
-    number = np.tile(np.arange(len(pairs)), 2)
-    start = np.searchsorted(of[order], np.arange(count + 1))
-    return _Partners(of[order], stems[order], number[order], start)
+    power = np.hypot(cross[pairs[:, 0], pairs[:, 1], :2, 0], cross[pairs[:, 0], pairs[:, 1], :2, 1])
+    of, partner = np.concatenate([pairs, pairs[:, ::-1]]).T
+    order = np.lexsort([partner, of])
+    return forms.Pairs(
+        stems=np.ascontiguousarray(pairs),
+        octave=_of_octaves(power * analysis.k_power),
+        hops=np.ascontiguousarray(analysis.shared),
+        start=np.searchsorted(of[order], np.arange(count + 1)),
+        partner=partner[order],
+        number=np.tile(np.arange(len(pairs)), 2)[order],
+    )
 
 
-@dataclass(frozen=True)
-class _Mix:
-    """One mix and each stem's part in it: names as in ``forms.successors`` (``*_of`` there: ``now_*``)."""
-
-    weight: Float
-    own_hops: Float
-    hops_of: Float
-    instants_of: Float
-    thirds: Float
-    k_thirds: Float
-    table: Array
-    rest: Float
-    alone: Float
-    power_of: Float
-    power: Float
-    hops: Float
-    instants: Float
-    coherent: Float
-    shared: Float
-    shared_hops: Float
+def _of_octaves(power: Float) -> Float:
+    """(..., BANDS) powers as shares of their octave's; the last octave takes the rest."""
+    starts = np.arange(OCTAVES) * (3 * SUBBANDS)
+    total = np.add.reduceat(power, starts, axis=-1)
+    return np.asarray(power / (np.repeat(total, np.diff(starts, append=BANDS), axis=-1) + _TINY), dtype=np.float32)
 
 
-@dataclass(frozen=True)
-class _Candidates:
-    """Every stem's strips after each of ``STEM_MOVES``; keys: what they were made for."""
+@dataclass
+class _Kept:
+    """Strips of a mix, ``each`` of every stem in a row, and what they were made from; the same is not made again.
 
-    keys: list[bytes]
-    rows: Array
+    legal (N, each): which of them are moves that may be made.
+    """
+
+    strips: forms.Strips
     legal: NDArray[np.bool_]
-    weight: Float
-    hops: Float
-    instants: Float
-    thirds: Float
-    k_thirds: Float
-    table: Array
-    slot: NDArray[np.int64]
+    inputs: Array
+    shapes: tuple[Shape, ...] | None
 
     @classmethod
-    def empty(cls, stems: int, hops: int, points: int, slot: NDArray[np.int64]) -> _Candidates:
-        shape = (stems, _FULL)
-        return cls(
-            keys=[b""] * stems,
-            rows=np.zeros((*shape, COLUMNS)),
-            legal=np.zeros(shape, dtype=bool),
-            weight=np.zeros((*shape, 2, 2, BANDS), dtype=np.float32),
-            hops=np.zeros((*shape, hops), dtype=np.float32),
-            instants=np.zeros((*shape, points), dtype=np.float32),
-            thirds=np.zeros((*shape, forms.THIRDS), dtype=np.float32),
-            k_thirds=np.zeros((*shape, forms.THIRDS), dtype=np.float32),
-            table=np.zeros((*shape, 4)),
-            slot=slot,
-        )
+    def empty(cls, stems: int, hops: int, each: int) -> _Kept:
+        legal = np.zeros((stems, each), dtype=bool)
+        return cls(forms.room_for_strips(stems * each, hops), legal, np.full((stems, COLUMNS + 1), np.nan), None)
+
+    def changed(self, inputs: Array, shapes: tuple[Shape, ...] | None) -> NDArray[np.int64]:
+        """The stems that have to be made anew for other inputs."""
+        return np.flatnonzero((inputs != self.inputs).any(axis=1) | (shapes != self.shapes))
 
 
 class _Store:
-    """The stems' variants as stacked arrays; shared by all scenes that are subsets of one."""
+    """The stems' variants as stacked arrays, ``COMPRESSORS`` rows a stem; shared by all scenes that are subsets of one.
+
+    There is room for all variants from the start, which takes no memory before it is written to.
+    """
 
     def __init__(self, analysis: Analysis, load: VariantLoader | None) -> None:
-        self._load, self._analysis = load, analysis
-        self._spectra: list[StemSpectra] = []
-        count = len(analysis.stems)
-        self._at = np.full((count, len(COMPRESSORS)), -1, dtype=np.int64)
-        self.reduction = np.zeros((count, len(COMPRESSORS)))  # dB; 0 until rendered
+        self._load, self._k_power = load, analysis.k_power
+        count = len(analysis.stems) * len(COMPRESSORS)
         points, hops = 2 * len(analysis.places), analysis.hops
-        self.ratio = np.empty((0, 2, BANDS), dtype=np.float32)
-        self.k_share = np.empty((0, BANDS), dtype=np.float32)
-        self.p_share = np.empty((0, BANDS), dtype=np.float32)
-        self.hops = np.empty((0, 2 * OCTAVES, hops), dtype=np.float32)
-        self.instants = np.empty((0, 2 * OCTAVES, points), dtype=np.float32)
-        self._add([(i, 0, spectra) for i, spectra in enumerate(analysis.stems)])
+        self._there = np.zeros(count, dtype=bool)
+        self.reduction = np.zeros(count)
+        self.ratio = np.zeros((count, 2, BANDS), dtype=np.float32)
+        self.power = np.zeros((count, 2, BANDS), dtype=np.float32)
+        self.heard = np.zeros((count, BANDS), dtype=np.float32)
+        self.k_octave = np.zeros((count, BANDS), dtype=np.float32)
+        self.p_octave = np.zeros((count, BANDS), dtype=np.float32)
+        self.hops = np.zeros((count, 2 * OCTAVES, hops), dtype=np.float32)
+        self.instants = np.zeros((count, 2 * OCTAVES, points), dtype=np.float32)
+        for stem, spectra in enumerate(analysis.stems):
+            self.put(stem, 0, spectra)
 
-    def index(self, stem: int, compressors: Array) -> NDArray[np.int64]:
-        """(compressors,) rows of a stem's variants; those that are asked for are there."""
-        missing = [int(c) for c in set(compressors.tolist()) if self._at[stem, int(c)] < 0]
-        if missing:
-            self._add([(stem, c, self._made(stem, COMPRESSORS[c])) for c in missing])
-        return self._at[stem]
+    def provide(self, stems: NDArray[np.int64], compressors: NDArray[np.int64]) -> None:
+        """Have these variants loaded."""
+        wanted = stems * len(COMPRESSORS) + compressors
+        there = self._there[wanted]
+        if not there.all():
+            for row in np.unique(wanted[~there]).tolist():
+                stem, compressor = divmod(row, len(COMPRESSORS))
+                if self._load is None:
+                    raise ValueError(f"this scene has no {COMPRESSORS[compressor]!r} variant of stem {stem}")
+                self.put(stem, compressor, self._load(stem, COMPRESSORS[compressor]))
 
-    def spectra(self, stem: int, compressor: str) -> StemSpectra:
-        number = COMPRESSORS.index(compressor)
-        return self._spectra[int(self.index(stem, np.array([float(number)]))[number])]
+    def spectra(self, stem: int, compressor: int) -> StemSpectra:
+        """A variant, as views of what is stored."""
+        self.provide(np.array([stem]), np.array([compressor]))
+        row = stem * len(COMPRESSORS) + compressor
+        return StemSpectra(self.power[row], self.hops[row], self.instants[row], float(self.reduction[row]))
 
-    def _made(self, stem: int, compressor: str) -> StemSpectra:
-        if self._load is None:
-            raise ValueError(f"this scene has no {compressor!r} variant of stem {stem}")
-        return self._load(stem, compressor)
-
-    def _add(self, found: Sequence[tuple[int, int, StemSpectra]]) -> None:
-        new = [spectra for _, _, spectra in found]
-        for stem, compressor, spectra in found:
-            self._at[stem, compressor] = len(self._spectra)
-            self.reduction[stem, compressor] = spectra.gain_reduction_db
-            self._spectra.append(spectra)
-        if not new:
-            return
-        dry = np.stack([self._analysis.stems[stem].own for stem, _, _ in found])
-        own = np.stack([spectra.own for spectra in new])
-        total = own.sum(1)
-        self.ratio = np.concatenate([self.ratio, np.sqrt(own / np.maximum(dry, _TINY))])
-        self.k_share = np.concatenate([self.k_share, total * self._analysis.k_power])
-        self.p_share = np.concatenate([self.p_share, total])
-        self.hops = np.concatenate([self.hops, np.stack([spectra.hops for spectra in new])])
-        self.instants = np.concatenate([self.instants, np.stack([spectra.instants for spectra in new])])
+    def put(self, stem: int, compressor: int, spectra: StemSpectra) -> None:
+        """Keep a variant; the stem as it is (0) comes first."""
+        row = stem * len(COMPRESSORS) + compressor
+        dry = spectra.own if compressor == 0 else self.power[stem * len(COMPRESSORS)]
+        total = spectra.own.sum(0)
+        self.ratio[row] = np.sqrt(spectra.own / np.maximum(dry, _TINY))
+        self.power[row] = spectra.own
+        self.heard[row] = total * self._k_power
+        self.k_octave[row] = _of_octaves(total * self._k_power)
+        self.p_octave[row] = _of_octaves(total)
+        self.hops[row], self.instants[row] = spectra.hops, spectra.instants
+        self.reduction[row] = spectra.gain_reduction_db
+        self._there[row] = True
 
 
-def _measures(
-    scalars: Array, spectra: Array, audible: Array, table: Array, reduction: Array, tempo: Array
-) -> Measures:
+def _room(mixes: int, stems: int) -> Outcome:
+    return (
+        np.empty((hearing.SCALARS, mixes)),
+        np.empty((hearing.SPECTRA, mixes, hearing.THIRDS)),
+        np.empty((forms.PARTS, mixes, stems)),
+    )
+
+
+def _measures(outcome: Outcome) -> Measures:
+    scalars, spectra, parts = outcome
     return Measures(
-        integrated_lufs=scalars[:, forms.INTEGRATED],
-        short_term_lufs=scalars[:, forms.SHORT_TERM],
-        loudness_range_lu=scalars[:, forms.RANGE],
-        peak_dbfs=scalars[:, forms.PEAK],
-        crest_db=scalars[:, forms.CREST],
-        limiting_db=scalars[:, forms.LIMITING],
-        psr_db=scalars[:, forms.PSR],
-        spectrum_db=spectra[:, 0],
-        side_mid_db=spectra[:, 1],
-        cancellation_db=spectra[:, 2],
-        imbalance_db=scalars[:, forms.IMBALANCE],
-        stem_lufs=table[..., 3],
-        audibility_db=audible,
-        position=table[..., 1],
-        eq_change_db=table[..., 2],
-        gain_reduction_db=reduction,
-        tempo_ratio=tempo,
+        integrated_lufs=scalars[hearing.INTEGRATED],
+        short_term_lufs=scalars[hearing.SHORT_TERM],
+        loudness_range_lu=scalars[hearing.RANGE],
+        peak_dbfs=scalars[hearing.PEAK],
+        crest_db=scalars[hearing.CREST],
+        limiting_db=scalars[hearing.LIMITING],
+        psr_db=scalars[hearing.PSR],
+        spectrum_db=spectra[hearing.SPECTRUM],
+        side_mid_db=spectra[hearing.SIDE_MID],
+        cancellation_db=spectra[hearing.CANCELLATION],
+        imbalance_db=scalars[hearing.IMBALANCE],
+        stem_lufs=parts[forms.LOUDNESS],
+        audibility_db=parts[forms.AUDIBILITY],
+        position=parts[forms.POSITION],
+        eq_change_db=parts[forms.EQ_CHANGE],
+        gain_reduction_db=parts[forms.REDUCTION],
+        tempo_ratio=parts[forms.TEMPO_RATIO],
     )
 
 

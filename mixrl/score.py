@@ -25,7 +25,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from mixrl.compiled import compiled
+from mixrl.compiled import summing
 from mixrl.measures import CENTRES_HZ, Array, Facts, Measures
 from mixrl.roles import LEVELS
 
@@ -129,7 +129,7 @@ def _centred(roles: tuple[str | None, ...]) -> Array:
     return np.array([role in CENTRED_ROLES for role in roles], dtype=np.float64)
 
 
-@compiled
+@summing
 def _over(value, limit, unit):  # type: ignore[no-untyped-def]
     """How far a value is over its limit, in units; straight at first, never more than ``_WORST``, so that one
     hopeless stem does not hide all the others."""
@@ -137,7 +137,7 @@ def _over(value, limit, unit):  # type: ignore[no-untyped-def]
     return excess / (1.0 + excess / _WORST)
 
 
-@compiled
+@summing
 def _penalties(  # type: ignore[no-untyped-def]
     spectrum, side_mid, cancellation, integrated, imbalance, limiting, psr,
     lufs, audibility, position, eq_change, reduction, tempo,
@@ -154,17 +154,16 @@ def _penalties(  # type: ignore[no-untyped-def]
         mean /= max(bands.sum(), 1.0)
         off, lost, wide = 0.0, 0.0, 0.0
         for t in range(bands.shape[0]):
-            if bands[t] == 0.0:
-                continue
-            off += _over(abs(spectrum[n, t] - level[t] - mean), deviation[t], 6.0) ** 2
-            lost += _over(-cancellation[n, t], 1.0, 3.0) ** 2
+            off += bands[t] * _over(abs(spectrum[n, t] - level[t] - mean), deviation[t], 6.0) ** 2
+            lost += bands[t] * _over(-cancellation[n, t], 1.0, 3.0) ** 2
             width = side_mid[n, t] - side[t]
             # a low end that is narrower than the reference is no fault
             narrow = 0.0 if CENTRES_HZ[t] < 200.0 else min(_over(-width, 10.0, 12.0), 1.0)
-            wide += (_over(width, 6.0, 6.0) + narrow) ** 2
+            wide += bands[t] * (_over(width, 6.0, 6.0) + narrow) ** 2
         balance, buried, aside, thrown, worked, changed, stretched = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
         for i in range(stems.shape[0]):
-            stretched += abs(math.log2(tempo[n, i] / target[i])) * sure[i]
+            if tempo[n, i] != target[i]:
+                stretched += abs(math.log2(tempo[n, i] / target[i])) * sure[i]
             if stems[i] == 0.0:
                 continue
             relative = lufs[n, i] - integrated[n]

@@ -109,3 +109,34 @@ def sample(request: pytest.FixtureRequest) -> tuple[Session, Scene]:
     whole = load_session(SAMPLES / request.param)
     session = span(whole, whole.duration_s - 12.0, 12.0)
     return session, Scene.of(session)
+
+
+def delayed_and_filtered(
+    audio: NDArray[np.float64], seconds: float, low: float, high: float
+) -> NDArray[np.float64]:
+    """What a second microphone hears of a source: later, with less bass (below low Hz) and treble (above high Hz)."""
+    freqs = np.maximum(np.fft.rfftfreq(len(audio), 1.0 / RATE), 1.0)
+    response = np.exp(-2j * np.pi * freqs * seconds) / (1 + 1j * freqs / high) / (1 + low / (1j * freqs))
+    return np.fft.irfft(np.fft.rfft(audio) * response, len(audio))
+
+
+@pytest.fixture(scope="session")
+def microphones() -> tuple[Session, Scene]:
+    """A guitar at two distances, the farther one hearing the snare too, the snare from above and (turned over) from
+    below, and a bass that has nothing to do with them. The guitar rests at times, so that the gate matters."""
+    rng = np.random.default_rng(4)
+    n = round(10.0 * RATE)
+    time = np.arange(n) / RATE
+    strum = (0.1 + np.exp(-4.0 * (time % 0.7)) * rng.uniform(0.2, 1.0, 15)[(time / 0.7).astype(int)]) * (time % 6 < 4.5)
+    guitar = band_noise(rng, n, RATE, 100.0, 5000.0) * strum
+    snare = band_noise(rng, n, RATE, 150.0, 9000.0) * np.exp(-25.0 * ((time + 0.25) % 0.5))
+    far = delayed_and_filtered(guitar, 0.0031, 150.0, 2500.0)
+    stems = {
+        "guitar_close": 0.06 * guitar,
+        "guitar_far": 0.04 * far + 0.02 * snare + 0.002 * rng.standard_normal(n),
+        "snare_top": 0.1 * snare,
+        "snare_bottom": -0.05 * delayed_and_filtered(snare, 0.0006, 600.0, 8000.0),
+        "bass": 0.05 * band_noise(rng, n, RATE, 45.0, 400.0) * (0.4 + 0.6 * (time % 1 < 0.6)),
+    }
+    session = Session.from_arrays({name: audio.astype(np.float32) for name, audio in stems.items()}, RATE)
+    return session, Scene.of(session)

@@ -1,61 +1,53 @@
-"""The closed form against mixes that were really rendered, and against itself."""
+"""The closed form against mixes that were really rendered, and against what is plain."""
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from alike import STEPS, arrays, assert_moves_are_outcomes, assert_same, random_mixes
 from conftest import RATE, random_settings, small_stems, third_octaves
 
 from mixrl.audio import read
+from mixrl.knobs import INVERT, neutral_knobs
 from mixrl.measures import CENTRES_HZ, decibels
-from mixrl.moves import Layout, apply, legal
+from mixrl.meters import measure_array
+from mixrl.moves import Layout, legal
 from mixrl.render import SumSource
 from mixrl.rendered import Rendered
 from mixrl.scene import Scene
 from mixrl.session import Session
+from mixrl.settings import EqBand
 
-# watched at a few instants only, chosen from the mixes that a scene was made with
-PEAKS = ("peak_dbfs", "limiting_db", "psr_db")
-
-
-def arrays(measures):
-    return {f.name: np.asarray(getattr(measures, f.name)) for f in fields(measures)}
-
-
-def assert_same(found, expected, tolerance=0.03, leave_out=()):
-    for name, value in arrays(expected).items():
-        if name not in leave_out:
-            # a centred bass has no side power: what rounding leaves of it is no measure
-            floor = -45.0 if name == "side_mid_db" else -120.0
-            # rounding can put a block on the other side of the relative gate
-            atol = 0.05 if name in ("integrated_lufs", "limiting_db", "psr_db") else tolerance
-            np.testing.assert_allclose(
-                np.maximum(getattr(found, name), floor), np.maximum(value, floor), rtol=0.0, atol=atol, err_msg=name
-            )
+# ---- against audio ----------------------------------------------------------------------------------------------
 
 
 def compare(session, scene, settings):
-    """Errors of the closed form: integrated (LU), short-term (LU), 95th percentile of the third-octaves (dB)."""
-    predicted, rendered = scene.measures(settings), Rendered(session, scene).measures(settings)
+    """How far the closed form is from the meters on the rendered sum: integrated and short-term loudness and loudness
+    range in LU, and the 95th percentile of the third-octaves in dB."""
+    predicted = scene.measures(settings)
     mix = read(SumSource(session, settings))
+    metered = measure_array(mix, session.sample_rate)
     off = np.abs(predicted.spectrum_db - decibels(third_octaves(mix, session.sample_rate)))
-    judged = scene.facts.counted & (CENTRES_HZ > 60.0)
+    judged = scene.facts.counted & (CENTRES_HZ > 60.0)  # below, a window of 0.7 s blurs the narrow bands
     return (
-        abs(float(predicted.integrated_lufs - rendered.integrated_lufs)),
-        abs(float(predicted.short_term_lufs - rendered.short_term_lufs)),
+        abs(float(predicted.integrated_lufs) - metered.integrated_lufs),
+        abs(float(predicted.short_term_lufs) - metered.max_short_term_lufs),
+        abs(float(predicted.loudness_range_lu) - metered.loudness_range_lu),
         float(np.percentile(off[judged], 95)),
     )
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(4))
 def test_linear_mixes_are_predicted(small, small_scene, seed):
-    settings = random_settings(small_scene, seed, presets=False)
-    integrated, short_term, spectrum = compare(small, small_scene, settings)
+    integrated, short_term, loudness_range, spectrum = compare(
+        small, small_scene, random_settings(small_scene, seed, presets=False)
+    )
     assert integrated < 0.1
     assert short_term < 0.2
-    assert spectrum < 0.5
+    assert loudness_range < 0.5
+    assert spectrum < 0.3
 
 
 def test_compressed_mixes_at_another_rate_are_predicted():
@@ -64,17 +56,14 @@ def test_compressed_mixes_at_another_rate_are_predicted():
     errors = np.array([compare(session, scene, random_settings(scene, seed)) for seed in (0, 1, 3)])
     # a sparse drum that leads the mix puts blocks right at the relative gate
     assert np.median(errors[:, 0]) < 0.05
-    assert errors[:, 0].max() < 0.2
-    assert errors[:, 1].max() < 0.2
-    assert errors[:, 2].max() < 0.5
+    assert (errors.max(axis=0) < (0.2, 0.2, 0.5, 0.3)).all(), errors
 
 
-def test_real_sessions_are_predicted(sample):
+@pytest.mark.parametrize("presets", [False, True])
+def test_real_sessions_are_predicted(sample, presets):
     session, scene = sample
-    integrated, short_term, spectrum = compare(session, scene, random_settings(scene, 2))
-    assert integrated < 0.1
-    assert short_term < 0.2
-    assert spectrum < 0.5
+    errors = compare(session, scene, random_settings(scene, 2, presets=presets))
+    assert (np.array(errors) < (0.1, 0.2, 0.5, 0.3)).all(), errors
 
 
 def test_rendered_measures_of_the_parts_agree_too(small, small_scene):
@@ -87,88 +76,63 @@ def test_rendered_measures_of_the_parts_agree_too(small, small_scene):
     np.testing.assert_allclose(predicted.audibility_db[heard], rendered.audibility_db[heard], atol=1.0)
 
 
-def test_a_plain_mix_peaks_where_it_is_predicted(small, small_scene):
-    peak = np.abs(read(SumSource(small, small_scene.neutral()))).max()
-    assert float(small_scene.measures(small_scene.neutral()).peak_dbfs) == pytest.approx(20 * np.log10(peak), abs=0.1)
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("presets", [False, True])
+def test_one_source_under_two_microphones_is_predicted(microphones, seed, presets):
+    """Delays and filters make a comb of the sum; loudness has the gate right even so."""
+    session, scene = microphones
+    assert scene.facts.names == ("bass", "guitar_close", "guitar_far", "snare_bottom", "snare_top")
+    assert {(1, 2), (3, 4), (2, 4)} <= set(map(tuple, scene.analysis.pairs.tolist()))
+    errors = compare(session, scene, random_settings(scene, seed, presets=presets))
+    assert (np.array(errors[:3]) < (0.1, 0.1, 0.5)).all(), errors
+    assert errors[3] < (0.6 if presets else 0.3)  # compressors are taken to keep the comb, which they nearly do
 
 
-def test_every_move_is_predicted_as_its_outcome(small_scene):
-    """All successors at once, one by one: neutral, and settings with everything moved."""
-    facts = small_scene.facts
-    for settings in (small_scene.neutral(), random_settings(small_scene, 7)):
-        actions, after = small_scene.deltas(settings)
-        mask = legal(settings, facts)
-        layout = Layout(len(facts.names), len(facts.groups))
-        wanted = set(np.flatnonzero(mask).tolist()) - {layout.mix_start}
-        assert wanted <= set(actions.tolist())
-        for row, action in enumerate(actions):
-            if mask[action]:
-                assert_same(after.at(row), small_scene.measures(apply(settings, facts, int(action))))
+def test_shapes_of_the_eq_are_rendered_as_predicted(small, small_scene):
+    """Other kinds, frequencies and Q than neutral's, on two of the stems."""
+    settings = random_settings(small_scene, 3, presets=False)
+    other = (
+        EqBand("low_shelf", 300.0, -8.0, 0.5), EqBand("peak", 600.0, 9.0, 4.0), EqBand("peak", 1500.0, -6.0, 2.0),
+        EqBand("high_shelf", 2500.0, 5.0, 0.9), EqBand("peak", 9000.0, -7.0, 0.4),
+    )  # fmt: skip
+    for name in ("keys", "guitar_room"):
+        settings = settings.with_strip(name, replace(settings.stems[name], eq=other))
+    errors = compare(small, small_scene, settings)
+    assert (np.array(errors) < (0.1, 0.2, 0.5, 0.4)).all(), errors
 
 
-def test_moves_of_a_real_session_are_predicted_as_their_outcomes(sample):
-    _, scene = sample
-    settings = random_settings(scene, 9, presets=False)
-    actions, after = scene.deltas(settings)
-    mask = legal(settings, scene.facts)
-    rng = np.random.default_rng(0)
-    for row in rng.choice(np.flatnonzero(mask[actions]), 20, replace=False):
-        action = int(actions[row])
-        assert_same(after.at(row), scene.measures(apply(settings, scene.facts, action)))
+# ---- plain facts ------------------------------------------------------------------------------------------------
 
 
-def test_a_group_that_shares_its_voice_with_another_is_predicted_but_for_audibility(small_scene):
-    """One guitar heard in two groups: a group's move counts audibility as if the other group came along."""
-    members = {"guitar_close": "a", "guitar_room": "b", "keys": "b", "kick": "a", "shaker": "a", "vocal": "a"}
-    facts = replace(small_scene.facts, members=tuple(members[name] for name in small_scene.facts.names))
-    scene = Scene(facts, small_scene.analysis, small_scene.variant)
-    settings = scene.neutral()
-    actions, after = scene.deltas(settings)
-    layout = Layout(len(facts.names), len(facts.groups))
-    for row, action in enumerate(actions):
-        if layout.decode(int(action))[0] == "group":
-            exact = scene.measures(apply(settings, facts, int(action)))
-            assert_same(after.at(row), exact, leave_out=("audibility_db",))
-            np.testing.assert_allclose(after.at(row).audibility_db, exact.audibility_db, atol=3.5)
-
-
-def test_a_subset_with_faders_is_the_session_recorded_so(small, small_scene):
-    names = ("guitar_close", "guitar_room", "keys", "vocal")
-    rows = [small_scene.facts.names.index(name) for name in names]
-    gains_db = [-7.0, 4.0, 11.0, -3.0]
-    stems = small_stems()
-    louder = {n: (stems[n] * 10.0 ** (g / 20.0)).astype(np.float32) for n, g in zip(names, gains_db, strict=True)}
-    made = Scene.of(Session.from_arrays(louder, RATE))
-    subset = small_scene.subset(rows, gains_db)
-    assert subset.facts.names == names
-    assert subset.facts.members == made.facts.members
-    np.testing.assert_allclose(subset.facts.bandwidth_hz, made.facts.bandwidth_hz)
-    for settings in (subset.neutral(), random_settings(subset, 3), random_settings(subset, 4)):
-        assert_same(subset.measures(settings), made.measures(settings), 0.02, leave_out=PEAKS)
-        assert float(subset.measures(settings).peak_dbfs) == pytest.approx(
-            float(made.measures(settings).peak_dbfs), abs=6.0
+def test_gain_alone_shifts_everything_by_itself(small_scene):
+    """All stems 6 dB up: levels by 6 dB, and nothing that is relative."""
+    base = random_mixes(small_scene, [8])[0]
+    louder = base.copy()
+    louder.groups[:] += 6.0
+    low, high = small_scene.evaluate(base[None]).at(0), small_scene.evaluate(louder[None]).at(0)
+    for name in ("integrated_lufs", "short_term_lufs", "peak_dbfs"):
+        assert float(getattr(high, name) - getattr(low, name)) == pytest.approx(6.0, abs=1e-3)
+    for name in ("crest_db", "limiting_db", "psr_db", "cancellation_db", "audibility_db", "position", "imbalance_db"):
+        np.testing.assert_allclose(
+            getattr(high, name), getattr(low, name), atol=max(1e-3, STEPS.get(name, 0.0)), err_msg=name
         )
-
-
-def test_the_order_of_the_stems_does_not_matter(small_scene):
-    count = len(small_scene.facts.names)
-    order = np.random.default_rng(1).permutation(count)
-    shuffled = small_scene.subset(order.tolist(), [0.0] * count)
-    settings = random_settings(small_scene, 11)
-    straight, mixed = small_scene.measures(settings), shuffled.measures(settings)
-    for name, value in arrays(straight).items():
-        per_stem = value.ndim == 1 and len(value) == count
-        np.testing.assert_allclose(getattr(mixed, name), value[order] if per_stem else value, atol=0.01, err_msg=name)
 
 
 def test_polarity_cancels_a_stem_heard_twice(small_scene):
     names = small_scene.facts.names
     settings = small_scene.neutral()
-    close = replace(settings.strip("guitar_close"), invert=True)
+    close = replace(settings.stems["guitar_close"], invert=True)
     before, after = small_scene.measures(settings), small_scene.measures(settings.with_strip("guitar_close", close))
     guitars = [names.index("guitar_close"), names.index("guitar_room")]
     assert (after.audibility_db[guitars] < before.audibility_db[guitars]).all()
     assert after.cancellation_db.min() < before.cancellation_db.min() - 1.0
+
+
+def test_the_polarity_of_everything_is_not_heard(small_scene):
+    knobs = random_mixes(small_scene, [10])[0]
+    turned = knobs.copy()
+    turned.strips[:, INVERT] = 1.0 - turned.strips[:, INVERT]
+    assert_same(small_scene.evaluate(turned[None]), small_scene.evaluate(knobs[None]), 1e-5)
 
 
 def test_a_silent_stem_changes_nothing(small_scene):
@@ -176,10 +140,12 @@ def test_a_silent_stem_changes_nothing(small_scene):
     assert not small_scene.facts.audible[index]
     assert small_scene.facts.bandwidth_hz[index] == 0.0
     settings = small_scene.neutral()
-    loud = settings.with_strip("shaker", replace(settings.strip("shaker"), gain_db=12.0, pan=1.0))
-    assert_same(small_scene.measures(loud), small_scene.measures(settings), 1e-6, leave_out=("stem_lufs", "position"))
+    loud = replace(settings.stems["shaker"], gain_db=12.0, pan=1.0, compressor="firm", highpass_hz=100.0, invert=True)
+    found, wanted = small_scene.measures(settings.with_strip("shaker", loud)), small_scene.measures(settings)
+    assert_same(found, wanted, 1e-6)
+    assert (found.stem_lufs[index], found.position[index], found.gain_reduction_db[index]) == (-120.0, 0.0, 0.0)
     layout = Layout(len(small_scene.facts.names), len(small_scene.facts.groups))
-    decoded = [layout.decode(int(action)) for action in small_scene.deltas(settings)[0]]
+    decoded = [layout.decode(int(action)) for action in small_scene.deltas(small_scene.knobs(settings))[0]]
     assert not [move for move in decoded if move[:2] == ("stem", index)]
 
 
@@ -189,15 +155,22 @@ def test_a_session_of_silence_has_measures():
     measures = scene.measures(scene.neutral())
     assert float(measures.integrated_lufs) <= -70.0
     assert all(np.isfinite(value).all() for value in arrays(measures).values())
+    actions, after = scene.deltas(neutral_knobs(scene.facts))
+    assert not legal(neutral_knobs(scene.facts), scene.facts)[actions].any()
+    assert all(np.isfinite(value).all() for value in arrays(after).values())
 
 
-def test_the_same_session_gives_the_same_scene(small, small_scene):
-    again = Scene.of(small)
-    settings = random_settings(small_scene, 2)
-    small_scene.measures(small_scene.neutral())  # caches must not show
-    for one, other in (
-        (again.measures(settings), small_scene.measures(settings)),
-        (again.deltas(settings)[1], small_scene.deltas(settings)[1]),
-    ):
-        for name, value in arrays(one).items():
-            np.testing.assert_array_equal(value, getattr(other, name), err_msg=name)
+def test_a_single_stem_is_a_session(small, small_scene):
+    session = Session.from_arrays({"vocal": small.read("vocal")}, RATE)
+    scene = Scene.of(session)
+    each = assert_moves_are_outcomes(scene, random_mixes(scene, [1])[0])
+    np.testing.assert_allclose(each.audibility_db, 0.0, atol=1e-3)  # it is alone
+    np.testing.assert_allclose(each.stem_lufs[:, 0], each.integrated_lufs, atol=1e-3)
+
+
+def test_a_fraction_of_a_second_has_measures():
+    """Shorter than a block of loudness, and than the window of short-term loudness."""
+    noise = (0.1 * np.random.default_rng(0).standard_normal(2205)).astype(np.float32)
+    scene = Scene.of(Session.from_arrays({"click": noise, "clack": noise[::-1].copy()}, RATE))
+    for value in (scene.measures(scene.neutral()), scene.deltas(neutral_knobs(scene.facts))[1]):
+        assert all(np.isfinite(part).all() for part in arrays(value).values())
