@@ -6,6 +6,8 @@ moves are the faders and stop. The level is where the real state has how far a s
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -96,10 +98,10 @@ class FaderEnvs:
         return padded([env.state for env in self.inside], self.most, 1)
 
 
-def starts(count: int, gains: bool = True, seed: int = 99) -> dict[str, list[Faders]]:
-    """Fixed starts of two made-up sessions."""
+def starts(count: int, gains: bool = True, seed: int = 99) -> dict[str, list[Callable[[], Faders]]]:
+    """What makes the fixed starts of two made-up sessions."""
     rng = np.random.default_rng(seed)
     return {
-        name: [Faders(rng.uniform(-12.0, 12.0, stems), gains=gains) for _ in range(count)]
+        name: [partial(Faders, rng.uniform(-12.0, 12.0, stems), gains=gains) for _ in range(count)]
         for name, stems in (("three", 3), ("four", 4))
     }

@@ -11,9 +11,9 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
-from mixrl.agent.dqn import greedy
 from mixrl.agent.network import QNetwork, batch_of, collate
 from mixrl.agent.policy import FORMAT, POOLS, NetworkSize, Policy, default_policy, load_policy
+from mixrl.agent.targets import best_move
 from mixrl.agent.train import improvement_of
 from mixrl.env import MixEnv
 from mixrl.errors import InputError
@@ -78,7 +78,7 @@ def test_numpy_policy_equals_torch(shape, pool, use_gains):
         np.testing.assert_allclose(policy.q_values(state), expected, rtol=1e-5, atol=1e-5)
         batch = batch_of(collate([state]))
         with torch.no_grad():
-            assert policy.act(state) == greedy(net(batch), batch.mask)[0]
+            assert policy.act(state) == int(best_move(net(batch), batch.mask)[0])
         assert state.mask[policy.act(state)]
 
 
@@ -138,15 +138,28 @@ def test_stems_see_one_another(pool):
     assert np.abs(before - after)[: 4 * PER_STEM].max() > 1e-4
 
 
-@pytest.mark.parametrize("use_gains", [True, False])
-def test_the_q_value_of_one_move_is_the_same_alone(use_gains):
-    net = network(8, use_gains)
+@pytest.mark.parametrize(("pool", "use_gains"), VARIANTS)
+def test_the_q_value_of_one_move_is_the_same_alone(pool, use_gains):
+    """Every legal action of states of four sizes, one at a time; and the gradient is the same."""
+    net = network(8, use_gains, pool=pool)
     batch = batch_of(collate([made_up(*shape, 3) for shape in SHAPES]))
-    with torch.no_grad():
-        q = net(batch)
-        for actions in ([0, 5, 9, q.shape[1] - 1], [q.shape[1] - 4] * 4, [k * PER_STEM for k in (0, 2, 6, 23)]):
-            alone, _ = net.chosen(batch, torch.tensor(actions))
-            np.testing.assert_allclose(alone, q.gather(1, torch.tensor(actions)[:, None])[:, 0], rtol=1e-6)
+    q = net(batch)
+    legal = [row.nonzero()[:, 0] for row in batch.mask]
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        actions = torch.stack([row[int(rng.integers(len(row)))] for row in legal])
+        torch.testing.assert_close(net.chosen(batch, actions), q.gather(1, actions[:, None])[:, 0])
+    for last in (1, 2, 3, 4, 5, 10, 28):  # tempo, stop, groups
+        actions = torch.full((4,), q.shape[1] - last)
+        torch.testing.assert_close(net.chosen(batch, actions), q.gather(1, actions[:, None])[:, 0])
+    actions = torch.stack([row[0] for row in legal])
+    grads = []
+    for values in (net.chosen(batch, actions), net(batch).gather(1, actions[:, None])[:, 0]):
+        net.zero_grad()
+        values.square().sum().backward()
+        grads.append({name: p.grad.clone() for name, p in net.named_parameters() if p.grad is not None})
+    for name, grad in grads[1].items():
+        torch.testing.assert_close(grads[0][name], grad, rtol=1e-3, atol=1e-4)
 
 
 def test_stop_is_worth_nothing_and_everything_else_something():

@@ -16,9 +16,11 @@ MASK = torch.tensor([[True, False, True], [True, True, True], [False, False, Fal
 
 
 def test_double_q_by_hand():
-    """1: move 1 is illegal, so 2, worth 30. 2: move 0, worth -7 although the target likes others. 3: no legal move.
-    4: the best that is legal is negative."""
-    assert targets.double_q_value(ONLINE, TARGET, MASK).tolist() == [30.0, -7.0, 0.0, 2.0]
+    """The online network chooses among the legal and the target network values it. 1: move 1 is illegal, so 2, worth
+    30. 2: move 0, worth -7 although the target likes others. 4: the best that is legal is negative."""
+    best = targets.best_move(ONLINE, MASK)
+    assert best[[0, 1, 3]].tolist() == [2, 0, 1]
+    assert TARGET.gather(1, best[:, None])[[0, 1, 3], 0].tolist() == [30.0, -7.0, 2.0]
     assert targets.best_value(TARGET, MASK).tolist() == [30.0, 60.0, 0.0, 3.0]
     assert targets.best_value(ONLINE, MASK).tolist() == [2.0, 5.0, 0.0, -1.0]
 
@@ -64,7 +66,8 @@ def test_shapes_are_checked():
     for call in (
         lambda: targets.best_value(q, mask[:, :2]),
         lambda: targets.best_value(q, mask.float()),
-        lambda: targets.double_q_value(q, q[:1], mask),
+        lambda: targets.best_move(q[:1], mask),
+        lambda: targets.best_move(q, mask.float()),
         lambda: targets.n_step(q[0], q[0]),
         lambda: targets.lambda_returns(q, q, q[:1], 0.5),
         lambda: targets.squared_error(q[:, 0], q),

@@ -89,7 +89,7 @@ def test_dqn_targets_by_hand():
 
 
 def test_an_update_reaches_the_move_and_the_target_network_follows_slowly():
-    learner = DqnLearner(small(use_gains=False, learning_rate=1e-2, advantage_penalty=0.0, target_rate=0.1))
+    learner = DqnLearner(small(use_gains=False, learning_rate=1e-2, target_rate=0.1))
     start = {name: value.clone() for name, value in learner.online.state_dict().items()}
     transitions = chain(2, 1.0, True)
     first = learner.update(transitions)
@@ -173,7 +173,7 @@ def test_training_without_one_step_gains_learns(tmp_path, algorithm, moves, leas
     policy = run(config, tmp_path)
     rows = log_of(tmp_path)
     assert rows[0]["improvement"] < 0.2
-    found = np.mean([improvement_of(policy, start) for mixes in starts(6, False, 7).values() for start in mixes])
+    found = np.mean([improvement_of(policy, start()) for mixes in starts(6, False, 7).values() for start in mixes])
     assert found > least
     assert rows[-1]["episode_return"] > rows[1]["episode_return"] + 0.1
 
@@ -183,8 +183,8 @@ def test_one_step_gains_begin_as_greedy_search_and_training_keeps_them(tmp_path)
     rows = log_of(tmp_path)
     greedy = []
     for mixes in starts(2).values():
-        for mix in mixes:
-            mix.reset()
+        for make in mixes:
+            mix = make()
             before = mix.score
             for _ in range(mix.steps):
                 mix.step(int(np.where(mix.state.mask, mix.state.gains, -np.inf).argmax()))
@@ -273,7 +273,7 @@ def test_a_run_leaves_logs_a_picture_and_the_best_policy(finished):
     assert same(kept, policy)
     best = max(rows[1:], key=lambda row: row["improvement"])
     assert policy.made_by == {"command": "test", "best_at": str(int(best["moves"])), "moves": "1024"}
-    found = [improvement_of(policy, start) for mixes in starts(2).values() for start in mixes]
+    found = [improvement_of(policy, start()) for mixes in starts(2).values() for start in mixes]
     assert np.mean(found) == pytest.approx(best["improvement"], abs=1e-6)
     assert len(list(folder.glob("events.out.tfevents.*"))) == 1
     assert not list(folder.glob("*.part*"))

@@ -62,7 +62,7 @@ class TrainConfig:
     use_gains: bool = True
     pool: str = "mean+max"
     learning_rate: float = 3e-4
-    advantage_penalty: float = 0.1
+    discount: float = 1.0
 
     n_step: int = 3
     double: bool = True

@@ -28,11 +28,6 @@ Array = NDArray[Any]
 LARGEST_GRADIENT = 10.0  # norm; larger ones are scaled down
 
 
-def greedy(q: Tensor, mask: Tensor) -> NDArray[np.int64]:
-    """(B,) the legal move (B, A) of the highest Q-value (B, A)."""
-    return torch.where(mask, q, -torch.inf).argmax(dim=1).numpy()
-
-
 def network_of(config: TrainConfig) -> QNetwork:
     """A new network; its weights depend on the seed alone."""
     torch.set_num_threads(1)
@@ -42,24 +37,15 @@ def network_of(config: TrainConfig) -> QNetwork:
 
 
 def descend(
-    network: QNetwork,
-    optimizer: torch.optim.Optimizer,
-    states: Batch,
-    a_tm1: Tensor,
-    target_tm1: Tensor,
-    advantage_penalty: float,
+    network: QNetwork, optimizer: torch.optim.Optimizer, states: Batch, a_tm1: Tensor, target_tm1: Tensor
 ) -> float:
-    """One step of the optimizer towards targets (B,) of the moves (B,) made in B states; returns the squared error."""
-    q_tm1, advantage = network.chosen(states, a_tm1)
-    error = targets.squared_error(q_tm1, target_tm1)
-    loss = error
-    if advantage_penalty:
-        loss = loss + advantage_penalty * (advantage**2 * states.mask).sum(1).mean()
+    """One step of the optimizer towards targets (B,) of the moves (B,) made in B states; returns the loss."""
+    loss = targets.squared_error(network.chosen(states, a_tm1), target_tm1)
     optimizer.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
     torch.nn.utils.clip_grad_norm_(network.parameters(), LARGEST_GRADIENT, foreach=True)
     optimizer.step()
-    return float(error.detach())
+    return float(loss.detach())
 
 
 class DqnLearner:
@@ -72,14 +58,16 @@ class DqnLearner:
         self.online = network_of(config)
         self.target = copy.deepcopy(self.online).requires_grad_(False)
         self.optimizer = torch.optim.Adam(self.online.parameters(), lr=config.learning_rate, fused=True)
-        self.replay = Replay(config.capacity, config.envs, config.n_step, keep_gains=config.use_gains)
+        self.replay = Replay(
+            config.capacity, config.envs, config.n_step, discount=config.discount, keep_gains=config.use_gains
+        )
         self.moves = self.updates = 0
 
     def act(self, state: Observation) -> NDArray[np.int64]:
         """(E,) the moves to make."""
         batch = batch_of(state)
         with torch.no_grad():
-            best = greedy(self.online(batch), batch.mask)
+            best = targets.best_move(self.online(batch), batch.mask).numpy()
         return explore(best, state["mask"].astype(bool), self.chance, self.rng)
 
     def step(
@@ -101,7 +89,7 @@ class DqnLearner:
         """One gradient step; returns the loss."""
         loss = descend(
             self.online, self.optimizer, batch_of(transitions.now), torch.from_numpy(transitions.a_tm1),
-            self.targets(transitions), self.config.advantage_penalty,
+            self.targets(transitions),
         )  # fmt: skip
         with torch.no_grad():
             for ours, theirs in zip(self.target.parameters(), self.online.parameters(), strict=True):
@@ -116,10 +104,10 @@ class DqnLearner:
             return total + discount * self._value(batch_of(transitions.later))
 
     def _value(self, later: Batch) -> Tensor:
-        by_target = self.target(later)
         if not self.config.double:
-            return targets.best_value(by_target, later.mask)
-        return targets.double_q_value(self.online(later), by_target, later.mask)
+            return targets.best_value(self.target(later), later.mask)
+        best = targets.best_move(self.online(later), later.mask)
+        return torch.where(later.mask.any(dim=1), self.target.chosen(later, best), 0.0)
 
     def policy(self, made_by: Mapping[str, str]) -> Policy:
         """The averaged network as a numpy policy."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from mixrl.agent import targets
 from mixrl.agent.checkpoint import under
 from mixrl.agent.config import TrainConfig
-from mixrl.agent.dqn import descend, greedy, network_of, optimizer_state, restore_optimizer
+from mixrl.agent.dqn import descend, network_of, optimizer_state, restore_optimizer
 from mixrl.agent.exploration import epsilons, explore
 from mixrl.agent.network import Batch, Observation, batch_of
 from mixrl.agent.policy import Policy
@@ -43,7 +43,7 @@ class PqnLearner:
         with torch.no_grad():
             q = self.network(batch)
         self._values.append(targets.best_value(q, batch.mask))
-        return explore(greedy(q, batch.mask), state["mask"].astype(bool), self.chance, self.rng)
+        return explore(targets.best_move(q, batch.mask).numpy(), state["mask"].astype(bool), self.chance, self.rng)
 
     def step(
         self, state: Observation, actions: Array, rewards: Array, done: Array, later: Observation
@@ -58,7 +58,7 @@ class PqnLearner:
         states, moves, earned, ends = zip(*self._rollout, strict=True)
         returns = targets.lambda_returns(
             torch.from_numpy(np.stack(earned).astype(np.float32)),
-            torch.from_numpy(1.0 - np.stack(ends).astype(np.float32)),
+            torch.from_numpy(np.where(np.stack(ends), 0.0, self.config.discount).astype(np.float32)),
             torch.stack([*self._values[1:], last]),
             self.config.lambda_,
         )
@@ -72,10 +72,7 @@ class PqnLearner:
             order = torch.from_numpy(self.rng.permutation(len(a_tm1)))
             for rows in order.chunk(self.config.minibatches):
                 batch = Batch(*(part[rows] for part in states))
-                error = descend(
-                    self.network, self.optimizer, batch, a_tm1[rows], target[rows], self.config.advantage_penalty
-                )
-                losses.append(error)
+                losses.append(descend(self.network, self.optimizer, batch, a_tm1[rows], target[rows]))
                 self.updates += 1
         return losses
 

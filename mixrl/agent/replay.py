@@ -23,8 +23,8 @@ Array = NDArray[Any]
 
 class Transitions(NamedTuple):
     """B transitions. now, later: padded states by name. a_tm1 (B,); r_t, discount_t (n, B): the rewards from the move
-    on, and 0 where they ended the episode. Past a cut (see ``Replay.cut``) rewards are 0 and discounts 1, and
-    ``later`` is the state at the cut: it stands for all that would have followed."""
+    on, and what discounts all that follows each, 0 where the episode ended. Past a cut (see ``Replay.cut``) rewards are
+    0 and discounts 1, and ``later`` is the state at the cut: it stands for all that would have followed."""
 
     now: dict[str, Array]
     a_tm1: NDArray[np.int64]
@@ -39,9 +39,9 @@ class Replay:
     ``keep_gains=False`` saves the memory of the one-step gains for a network that does not see them.
     """
 
-    def __init__(self, capacity: int, envs: int, n: int, *, keep_gains: bool = True) -> None:
+    def __init__(self, capacity: int, envs: int, n: int, *, discount: float = 1.0, keep_gains: bool = True) -> None:
         self.length = max(capacity // envs, n + 2)
-        self.envs, self.n, self.keep_gains = envs, n, keep_gains
+        self.envs, self.n, self.discount, self.keep_gains = envs, n, discount, keep_gains
         self.arrays: dict[str, Array] = {}
         self.filled = self.next = 0
         self._actions = 0  # size of the mask
@@ -119,7 +119,7 @@ class Replay:
             at = (start + k) % self.length
             cut = cut | self.arrays["cut"][at]
             r_t[k] = np.where(cut, 0.0, self.arrays["reward"][at, env])
-            discount_t[k] = cut | ~self.arrays["done"][at, env]
+            discount_t[k] = np.where(cut, 1.0, self.discount * ~self.arrays["done"][at, env])
             later = np.where(cut, later, (at + 1) % self.length)
         actions = self.arrays["action"][start, env].astype(np.int64)
         return Transitions(self._states(start, env), actions, r_t, discount_t, self._states(later, env))

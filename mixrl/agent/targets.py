@@ -18,13 +18,13 @@ def best_value(q_t: Tensor, mask_t: Tensor) -> Tensor:
     return torch.where(mask_t.any(dim=1), highest, 0.0)
 
 
-def double_q_value(q_t_selector: Tensor, q_t_value: Tensor, mask_t: Tensor) -> Tensor:
-    """(B,) the value by one network of the legal move that the other thinks best, 0 where nothing is legal
-    (H. van Hasselt et al., "Deep reinforcement learning with double Q-learning", AAAI 2016). Inputs (B, A)."""
-    assert q_t_selector.shape == q_t_value.shape == mask_t.shape
+def best_move(q_t: Tensor, mask_t: Tensor) -> Tensor:
+    """(B,) the legal move (B, A) of the highest Q-value (B, A), the first of equals. In Double Q-learning the online
+    network chooses the move and the target network values it (H. van Hasselt et al., "Deep reinforcement learning with
+    double Q-learning", AAAI 2016)."""
+    assert q_t.shape == mask_t.shape
     assert mask_t.dtype == torch.bool
-    best = torch.where(mask_t, q_t_selector, -torch.inf).argmax(dim=1, keepdim=True)
-    return torch.where(mask_t.any(dim=1), q_t_value.gather(1, best)[:, 0], 0.0)
+    return torch.where(mask_t, q_t, -torch.inf).argmax(dim=1)
 
 
 def n_step(r_t: Tensor, discount_t: Tensor) -> tuple[Tensor, Tensor]:

@@ -6,6 +6,7 @@ Damage is baked into the recording and the settings start neutral, so that nothi
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +33,7 @@ def sampler(material: Sequence[Material], practice: Practice) -> Callable[[np.ra
         scene = kinds[kind][int(rng.choice(len(kinds[kind]), p=chances[kind]))].scene
         fits = len(scene.facts.names) <= practice.most_stems
         if fits and rng.random() < practice.whole_share:
-            return Task(scene, None, None)
+            return Task(scene.subset(range(len(scene.facts.names))), None, None)
         return Task(damaged(scene, practice, rng), None, None)
 
     return sample
@@ -59,20 +60,28 @@ def damaged(scene: Scene, practice: Practice, rng: np.random.Generator) -> Scene
 
 def environments_of(
     config: TrainConfig, material: Sequence[Material], held: Sequence[Material]
-) -> tuple[VectorMixEnv, dict[str, list[MixEnv]]]:
+) -> tuple[VectorMixEnv, dict[str, list[Callable[[], MixEnv]]]]:
     """Environments to train in, and the starts to validate on, by session, which are the same for every seed: of each
-    session in ``held`` one as it is, and ``config.validation_starts`` less one damaged ones."""
+    session in ``held`` one as it is, and ``config.validation_starts`` less one damaged ones. A start is made when it is
+    called: an environment that has been played takes some 20 MB."""
     practice = config.practice
     stems = max([practice.most, *(min(len(m.scene.facts.names), practice.most_stems) for m in material)])
     groups = max(len(m.scene.facts.groups) for m in material)
     environments = VectorMixEnv(
         sampler(material, practice), config.envs, most_stems=stems, most_groups=groups, gains=config.use_gains
     )
-    starts = {}
-    for number, one in enumerate(held):
-        damages = [np.random.default_rng([number, k]) for k in range(config.validation_starts - 1)]
-        scenes = [one.scene, *(damaged(one.scene, practice, rng) for rng in damages)]
-        starts[one.name] = [MixEnv(scene, gains=config.use_gains) for scene in scenes]
+
+    def start(scene: Scene, session: int, number: int) -> MixEnv:
+        if number:
+            scene = damaged(scene, practice, np.random.default_rng([session, number]))
+        else:
+            scene = scene.subset(range(len(scene.facts.names)))  # with caches of its own, which go when it goes
+        return MixEnv(scene, gains=config.use_gains)
+
+    starts: dict[str, list[Callable[[], MixEnv]]] = {
+        one.name: [partial(start, one.scene, session, number) for number in range(config.validation_starts)]
+        for session, one in enumerate(held)
+    }
     return environments, starts
 
 

@@ -109,7 +109,7 @@ class Row:
 def train(
     config: TrainConfig,
     environments: Environments,
-    validation: Mapping[str, Sequence[Start]],
+    validation: Mapping[str, Sequence[Callable[[], Start]]],
     folder: Path,
     made_by: Mapping[str, str],
     *,
@@ -122,10 +122,10 @@ def train(
 ) -> Policy | TablePolicy:
     """Train until ``config.moves`` are made or ``minutes`` are over; the best policy on validation is returned.
 
-    environments: ``config.envs`` of them. validation: fixed starts by session. tasks: a name (a hash) for what is
-    trained and validated on, which a resumed run must share. report: called with the moves made, after every step of
-    the environments, and with a row when there is one. The first row is the untrained policy: with one-step gains that
-    is greedy search, what training has to beat; it is never the one that is returned.
+    environments: ``config.envs`` of them. validation: what makes its fixed starts, by session. tasks: a name (a hash)
+    for what is trained and validated on, which a resumed run must share. report: called with the moves made, after
+    every step of the environments, and with a row when there is one. The first row is the untrained policy: with
+    one-step gains that is greedy search, what training has to beat; it is never the one that is returned.
 
     Writes into ``folder``: the log as CSV and for TensorBoard, the learning curve, the best policy so far and, every
     ``checkpoint_minutes``, a checkpoint. With ``resume`` it goes on from there as if it had never stopped. Raises
@@ -162,7 +162,7 @@ class _Run:
         self,
         config: TrainConfig,
         environments: Environments,
-        validation: Mapping[str, Sequence[Start]],
+        validation: Mapping[str, Sequence[Callable[[], Start]]],
         folder: Path,
         made_by: Mapping[str, str],
         tasks: str,
@@ -239,7 +239,7 @@ class _Run:
         started = self.clock()
         policy = self.learner.policy({**self.made_by, "best_at": str(self.moves)})
         sessions = {
-            name: float(np.mean([improvement_of(policy, start) for start in starts]))
+            name: float(np.mean([improvement_of(policy, start()) for start in starts]))
             for name, starts in self.validation.items()
         }
         row = Row(
