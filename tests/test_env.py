@@ -224,6 +224,9 @@ def test_tempo_is_a_move_with_a_reward(small_scene):
     scene = Scene(facts, small_scene.analysis, small_scene.variant)
     env = MixEnv(scene)
     env.reset()
+    assert env.state.mask[-1]
+    assert env.step(-1)[4]["illegal"]  # no action, and not the last one either
+    assert env.settings == scene.neutral()
     _, reward, *_ = env.step(env.layout.mix_start + 3)
     assert env.settings.strip("vocal").tempo_ratio == 1.25
     assert reward > 0.5

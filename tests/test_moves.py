@@ -276,6 +276,9 @@ def test_bands_above_the_bandwidth_earn_no_boost():
             if move.kind == "eq":
                 allowed = move.amount < 0.0 or not (index == 0 and move.band in closed)
                 assert mask[number("stem", index, move)] == allowed, (index, move)
+    for index in (1, 3):  # each by its own bandwidth, not by its neighbour's
+        boosted = apply(NEUTRAL, FACTS, number("stem", index, Move("eq", 1.0, 3)))
+        assert boosted.strips[index, EQ + 3] == 1.0
     cut = strip(eq4=-3.0)
     assert moved(cut, Move("eq", 3.0, 4), 2200.0)[EQ + 4] == 0.0
     assert moved(cut, Move("eq", 1.0, 4), 2200.0)[EQ + 4] == -2.0
