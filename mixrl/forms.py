@@ -83,7 +83,8 @@ class Strips(NamedTuple):
     """What strips make of their stems.
 
     weight (R, 2, 2, BANDS): channel gains against the stem as it is; hops (R, T) K-weighted power; response
-    (R, 2 OCTAVES) mean over each octave, real then imaginary, and sides (R, 2) gains, for the watched instants; variant
+    (R, 2 OCTAVES) mean over each octave, real then imaginary, and sides (R, 2) gains, for the watched instants;
+    instants (R, 2 M) what follows there, or (0, 2 M) where it is not kept because it would take much memory; variant
     (R,); thirds (R, 31) power; loud (R,) K-weighted power, k_thirds (R, 31) where it lies; table (R, PARTS).
     """
 
@@ -91,6 +92,7 @@ class Strips(NamedTuple):
     hops: Float
     response: Float
     sides: Float
+    instants: Float
     variant: Integers
     thirds: Float
     loud: Float
@@ -110,13 +112,14 @@ class Sums(NamedTuple):
 
 
 @compiled
-def room_for_strips(count, hops):  # type: ignore[no-untyped-def]
-    """Strips that are still to be made."""
+def room_for_strips(count, hops, kept, points):  # type: ignore[no-untyped-def]
+    """Strips that are still to be made, of which so many keep their watched instants: all or none."""
     return Strips(
         np.empty((count, 2, 2, BANDS), dtype=np.float32),
         np.empty((count, hops), dtype=np.float32),
         np.empty((count, 2 * OCTAVES), dtype=np.float32),
         np.empty((count, 2), dtype=np.float32),
+        np.empty((kept, points), dtype=np.float32),
         np.empty(count, dtype=np.int64),
         np.empty((count, THIRDS), dtype=np.float32),
         np.empty(count, dtype=np.float32),
@@ -145,6 +148,35 @@ def add_octaves(gains, rows, found):  # type: ignore[no-untyped-def]
 
 
 @summing
+def at_instants(response, v, mono, stems, found):  # type: ignore[no-untyped-def]
+    """found (2 M,) becomes what a stem is at the watched instants behind a response, before its sides' gains; of a mono
+    stem only the left half is filled, which is the right one too."""
+    wanted = found[: found.shape[0] // 2] if mono else found
+    wanted[:] = np.float32(0.0)
+    add_octaves(response, stems.instants[v], wanted)
+    add_octaves(response[OCTAVES:], stems.instants[v, OCTAVES:], wanted)
+
+
+@summing
+def add_sides(heard, left, right, mono, found):  # type: ignore[no-untyped-def]
+    """Add what ``at_instants`` found, with the sides' gains."""
+    half = found.shape[0] // 2
+    on_left, on_right = found[:half], found[half:]
+    to_right = heard if mono else heard[half:]
+    for m in range(half):
+        on_left[m] += left * heard[m]
+    for m in range(half):
+        on_right[m] += right * to_right[m]
+
+
+@summing
+def add_instants(strips, r, mono, stems, room, found):  # type: ignore[no-untyped-def]
+    """Add to found (2 M,) what strip r is at the watched instants. room (2 M,)."""
+    at_instants(strips.response[r], strips.variant[r], mono, stems, room)
+    add_sides(room, strips.sides[r, 0], strips.sides[r, 1], mono, found)
+
+
+@summing
 def shape_strips(rows, owner, group_db, into, kind, tables, stems, k, strips):  # type: ignore[no-untyped-def]
     """Make strips from rows (K, COLUMNS) of knobs of the stems ``owner`` (K,), behind group gains (K,), and leave them
     in the rows ``into`` (K,) of strips. kind (N,): number of each stem's EQ shape in the tables."""
@@ -157,12 +189,13 @@ def shape_strips(rows, owner, group_db, into, kind, tables, stems, k, strips):  
     gains = np.empty(OCTAVES, dtype=np.float32)
     scaled = np.empty(OCTAVES, dtype=np.float32)
     blocks = np.empty(stems.hops.shape[2], dtype=np.float32)
+    heard = np.empty(strips.instants.shape[1], dtype=np.float32)
     floor, tiny = np.float32(1e-12), np.float32(TINY)
     for n in range(rows.shape[0]):
         i, r, row = owner[n], into[n], rows[n]
         v = stems.first[i] + int(row[COMPRESSOR])
         read_curve(row, kind[i], tables, curve)
-        baked, heard = stems.baked[i], stems.heard[v]
+        baked, k_power = stems.baked[i], stems.heard[v]
         changed, whole = np.float32(0.0), np.float32(0.0)
         for b in range(BANDS):
             change[b] = max(curve[0, b] * curve[0, b] + curve[1, b] * curve[1, b], floor)
@@ -171,7 +204,7 @@ def shape_strips(rows, owner, group_db, into, kind, tables, stems, k, strips):  
             power[b] = shaped[0, b] * shaped[0, b] + shaped[1, b] * shaped[1, b]
         to_decibels(change)
         for b in range(BANDS):
-            here = heard[b] * (baked[0, b] * baked[0, b] + baked[1, b] * baked[1, b])
+            here = k_power[b] * (baked[0, b] * baked[0, b] + baked[1, b] * baked[1, b])
             changed += here * change[b] * change[b]
             whole += here
         pan_left, pan_right = _pan_gains(row[PAN], stems.channels[i])
@@ -213,33 +246,14 @@ def shape_strips(rows, owner, group_db, into, kind, tables, stems, k, strips):  
                 loud[b] = stems.p_octave[v, b] * shaped[part, b]
             in_octaves(loud, thirds, strips.response[r, OCTAVES * part :])
         strips.variant[r], strips.loud[r] = v, total
+        if strips.instants.shape[0] > 0:
+            strips.instants[r] = np.float32(0.0)
+            add_instants(strips, r, stems.channels[i] == 1, stems, heard, strips.instants[r])
         strips.table[r, LOUDNESS] = integrated(in_hops, rescale(in_hops, total), blocks)
         strips.table[r, POSITION] = (k_right - k_left) / max(total, tiny)
         strips.table[r, EQ_CHANGE] = math.sqrt(changed / max(whole, tiny))
         strips.table[r, REDUCTION] = stems.reduction[v]
         strips.table[r, TEMPO_RATIO] = row[TEMPO]
-
-
-@summing
-def at_instants(response, v, mono, stems, found):  # type: ignore[no-untyped-def]
-    """found (2 M,) becomes what a stem is at the watched instants behind a response, before its sides' gains; of a mono
-    stem only the left half is filled, which is the right one too."""
-    wanted = found[: found.shape[0] // 2] if mono else found
-    wanted[:] = np.float32(0.0)
-    add_octaves(response, stems.instants[v], wanted)
-    add_octaves(response[OCTAVES:], stems.instants[v, OCTAVES:], wanted)
-
-
-@summing
-def add_sides(heard, left, right, mono, found):  # type: ignore[no-untyped-def]
-    """Add what ``at_instants`` found, with the sides' gains."""
-    half = found.shape[0] // 2
-    on_left, on_right = found[:half], found[half:]
-    to_right = heard if mono else heard[half:]
-    for m in range(half):
-        on_left[m] += left * heard[m]
-    for m in range(half):
-        on_right[m] += right * to_right[m]
 
 
 @summing
@@ -297,6 +311,12 @@ def add_power(one, other, cross, back, times, power):  # type: ignore[no-untyped
 
 
 @summing
+def _add(values, found):  # type: ignore[no-untyped-def]
+    for t in range(found.shape[0]):
+        found[t] += values[t]
+
+
+@summing
 def add_up(strips, count, stems, pairs):  # type: ignore[no-untyped-def]
     """The Sums of mixes; strip i * count + n is that of stem i in mix n."""
     number, points = stems.first.shape[0], stems.instants.shape[2]
@@ -314,11 +334,11 @@ def add_up(strips, count, stems, pairs):  # type: ignore[no-untyped-def]
         mono = stems.channels[i] == 1
         for n in range(count):
             r = i * count + n
-            hops, in_hops = sums.hops[n], strips.hops[r]
-            for t in range(hops.shape[0]):
-                hops[t] += in_hops[t]
-            at_instants(strips.response[r], strips.variant[r], mono, stems, heard)
-            add_sides(heard, strips.sides[r, 0], strips.sides[r, 1], mono, sums.instants[n])
+            _add(strips.hops[r], sums.hops[n])
+            if strips.instants.shape[0] > 0:
+                _add(strips.instants[r], sums.instants[n])
+            else:
+                add_instants(strips, r, mono, stems, heard, sums.instants[n])
             for t in range(THIRDS):
                 sums.incoherent[n, t] += strips.thirds[r, t]
                 sums.coherent[n, i, t] = strips.thirds[r, t]
@@ -380,12 +400,24 @@ def measure(sums, strips, ears):  # type: ignore[no-untyped-def]
 
 
 @summing
-def evaluate(rows, owner, group_db, kind, tables, stems, pairs, ears):  # type: ignore[no-untyped-def]
-    """Measures of mixes, as ``measure`` returns them, from their strips' knobs: row i * B + n is that of stem i in mix
-    n; see ``shape_strips``."""
-    strips = room_for_strips(rows.shape[0], stems.hops.shape[2])
-    shape_strips(rows, owner, group_db, np.arange(rows.shape[0]), kind, tables, stems, ears.k, strips)
-    return measure(add_up(strips, rows.shape[0] // stems.first.shape[0], stems, pairs), strips, ears)
+def evaluate(knobs, groups_db, group_of, kind, tables, stems, pairs, ears):  # type: ignore[no-untyped-def]
+    """Measures of mixes, as ``measure`` returns them, from knobs (B, N, COLUMNS) and the groups' gains (B, G).
+
+    group_of, kind (N,): each stem's group and the number of its EQ shape in the tables.
+    """
+    mixes, number = knobs.shape[0], knobs.shape[1]
+    rows = np.empty((number * mixes, knobs.shape[2]))
+    owner = np.empty(number * mixes, dtype=np.int64)
+    into = np.empty(number * mixes, dtype=np.int64)
+    group_db = np.empty(number * mixes)
+    for i in range(number):
+        for n in range(mixes):
+            r = i * mixes + n
+            owner[r], into[r], group_db[r] = i, r, groups_db[n, group_of[i]]
+            copy(knobs[n, i], rows[r])
+    strips = room_for_strips(number * mixes, stems.hops.shape[2], 0, stems.instants.shape[2])
+    shape_strips(rows, owner, group_db, into, kind, tables, stems, ears.k, strips)
+    return measure(add_up(strips, mixes, stems, pairs), strips, ears)
 
 
 @summing
@@ -445,8 +477,8 @@ def _equal(one, other):  # type: ignore[no-untyped-def]
 def successors(numbers, made, now, sums, stems, pairs, ears, first, scalars, spectra, parts):  # type: ignore[no-untyped-def]
     """Measures of the mixes in which one stem takes another strip, as ``measure`` returns them, from column ``first``.
 
-    numbers (S, 2): stem and row of its strip in ``made``, sorted by stem; now: the mix's strips, one a stem; sums: its
-    sums, of one mix.
+    numbers (S, 2): stem and row of its strip in ``made``, sorted by stem; now: the mix's strips, one a stem, with their
+    instants; sums: its sums, of one mix.
     """
     count, length, points = now.weight.shape[0], now.hops.shape[1], stems.instants.shape[2]
     room = scratch(length, ears.frame.shape[0])
@@ -481,8 +513,8 @@ def successors(numbers, made, now, sums, stems, pairs, ears, first, scalars, spe
                 old_hops[t] = sums.hops[0, t] - now.hops[i, t]
             variant, response = now.variant[i], now.response[i]
             at_instants(response, variant, mono, stems, heard)
-            copy(sums.instants[0], old_instants)
-            add_sides(heard, -now.sides[i, 0], -now.sides[i, 1], mono, old_instants)
+            for m in range(points):
+                old_instants[m] = sums.instants[0, m] - now.instants[i, m]
             for t in range(THIRDS):
                 others[t] = sums.incoherent[0, t] - now.thirds[i, t]
             for j in range(count):
@@ -541,9 +573,7 @@ def _scaled(now, factors, strips):  # type: ignore[no-untyped-def]
                     _times(now.weight[i, c, part], factor, strips.weight[r, c, part])
             _times(now.hops[i], factor * factor, strips.hops[r])
             _times(now.thirds[i], factor * factor, strips.thirds[r])
-            _times(now.sides[i], factor, strips.sides[r])
-            copy(now.response[i], strips.response[r])
-            strips.variant[r] = now.variant[i]
+            _times(now.instants[i], factor, strips.instants[r])
 
 
 @summing
@@ -569,7 +599,7 @@ def group_successors(numbers, changes_db, group_of, now, sums, stems, pairs, ear
     coherent = np.empty((count, THIRDS), dtype=np.float32)
     shares = np.empty(count, dtype=np.float32)
     factors = np.empty((count, 2), dtype=np.float32)
-    strips = room_for_strips(2 * count, length)
+    strips = room_for_strips(2 * count, length, 2 * count, stems.instants.shape[2])
     ends = sums
     last = -1
     for s in range(numbers.shape[0]):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,12 +46,12 @@ class Facts:
     tempo_target: Array
     tempo_weight: Array
 
-    @property
+    @cached_property
     def groups(self) -> tuple[str, ...]:
         """Names of the groups, sorted."""
         return tuple(sorted(set(self.members)))
 
-    @property
+    @cached_property
     def audible(self) -> NDArray[np.bool_]:
         """(N,) bool: stems that hold sound at all."""
         return self.activity > 0.0

@@ -111,6 +111,7 @@ def padded_columns(stems: int, groups: int, most_stems: int, most_groups: int) -
 
 
 _STEM_KINDS = tuple(move.kind for move in STEM_MOVES)
+_GROUP_AMOUNTS = np.array([move.amount for move in GROUP_MOVES])
 _KIND_NUMBERS = {kind: number for number, kind in enumerate(KINDS)}
 _MOVES = np.array([(_KIND_NUMBERS[move.kind], move.amount, move.band) for move in STEM_MOVES])
 _PRESETS = len(COMPRESSORS)
@@ -202,11 +203,11 @@ def apply(knobs: Knobs, facts: Facts, action: int) -> Knobs:
             raise ValueError(f"{move} is illegal on {facts.names[index]!r}")
         after.strips[index] = rows[0, number]
     elif kind == "group":
-        gains, moves = group_gains(knobs, index)
+        gains, moves = group_gains(knobs)
         number = GROUP_MOVES.index(move)
-        if not moves[number]:
+        if not moves[index, number]:
             raise ValueError(f"{move} is illegal on the group {facts.groups[index]!r}")
-        after.groups[index] = gains[number]
+        after.groups[index] = gains[index, number]
     else:
         after = to_tempo(knobs, facts, move.amount)
         if (after.strips == knobs.strips).all():
@@ -222,10 +223,21 @@ def to_tempo(knobs: Knobs, facts: Facts, part: float) -> Knobs:
     return after
 
 
-def group_gains(knobs: Knobs, index: int) -> tuple[Array, NDArray[np.bool_]]:
-    """What each of ``GROUP_MOVES`` makes of a group's gain in dB, and which moves are legal, (moves,) each."""
-    found = [_stepped(knobs.groups[index], move.amount, *GROUP_LIMITS_DB, _LEAST_GAIN) for move in GROUP_MOVES]
-    return np.array([gain for gain, _ in found]), np.array([moves for _, moves in found])
+def group_gains(knobs: Knobs) -> tuple[Array, NDArray[np.bool_]]:
+    """What each of ``GROUP_MOVES`` makes of the groups' gains in dB, and which moves are legal, (G, moves) each."""
+    gains = np.empty((len(knobs.groups), len(GROUP_MOVES)))
+    allowed = np.zeros(gains.shape, dtype=bool)
+    _make_group_moves(np.ascontiguousarray(knobs.groups), _GROUP_AMOUNTS, gains, allowed)
+    return gains, allowed
+
+
+@compiled
+def _make_group_moves(groups, amounts, gains, allowed):  # type: ignore[no-untyped-def]
+    """Fill gains and allowed, (G, moves) each."""
+    for n in range(groups.shape[0]):
+        for k in range(amounts.shape[0]):
+            found = _stepped(groups[n], amounts[k], GROUP_LIMITS_DB[0], GROUP_LIMITS_DB[1], _LEAST_GAIN)
+            gains[n, k], allowed[n, k] = found
 
 
 def legal(
@@ -239,20 +251,17 @@ def legal(
     """
     layout = Layout(len(facts.names), len(facts.groups))
     mask = np.zeros(layout.size, dtype=bool)
-    free = facts.audible & ~_are(locked, facts.names)
+    held = _are(frozenset(locked), facts.names)
     _, allowed = after_moves(knobs.strips, facts.bandwidth_hz, tops_of(knobs))
-    wanted = _are(kinds, _STEM_KINDS)
-    mask[: layout.group_start] = (allowed & free[:, None] & wanted).ravel()
-    if "gain" in kinds and len(facts.groups) > 1:
-        held = _are(locked, facts.names)
-        for index, group in enumerate(facts.groups):
-            members = _are((group,), facts.members) & facts.audible
-            if members.sum() >= 2 and not (members & held).any():
-                start = layout.group_start + index * len(GROUP_MOVES)
-                mask[start : start + len(GROUP_MOVES)] = group_gains(knobs, index)[1]
+    wanted = _are(frozenset(kinds), _STEM_KINDS)
+    mask[: layout.group_start] = (allowed & (facts.audible & ~held)[:, None] & wanted).ravel()
+    if "gain" in kinds and layout.groups > 1:
+        inside = _inside(facts.members) & facts.audible
+        movable = (inside.sum(axis=1) >= 2) & ~(inside & held).any(axis=1)
+        mask[layout.group_start : layout.mix_start] = (group_gains(knobs)[1] & movable[:, None]).ravel()
     mask[layout.mix_start] = True
     stretched = facts.tempo_target != 1.0
-    if "tempo" in kinds and stretched.any() and not (stretched & _are(locked, facts.names)).any():
+    if "tempo" in kinds and stretched.any() and not (stretched & held).any():
         for offset, move in enumerate(MIX_MOVES):
             if move.kind == "tempo":
                 after = to_tempo(knobs, facts, move.amount)
@@ -260,5 +269,12 @@ def legal(
     return mask
 
 
-def _are(wanted: Collection[str], names: tuple[str, ...]) -> NDArray[np.bool_]:
-    return np.fromiter((name in wanted for name in names), dtype=bool, count=len(names))
+@lru_cache(maxsize=1024)
+def _are(wanted: frozenset[str], names: tuple[str, ...]) -> NDArray[np.bool_]:
+    return np.array([name in wanted for name in names], dtype=bool)
+
+
+@lru_cache(maxsize=1024)
+def _inside(members: tuple[str, ...]) -> NDArray[np.bool_]:
+    """(G, N) which stems are in which group, the groups sorted by name."""
+    return np.array([[member == group for member in members] for group in sorted(set(members))])

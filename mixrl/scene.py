@@ -35,7 +35,7 @@ from mixrl.moves import (
     tops_of,
 )
 from mixrl.peaks import OCTAVES
-from mixrl.score import score
+from mixrl.score import scored, yardstick
 from mixrl.settings import COMPRESSORS, MixSettings
 from mixrl.strip import pan_gains
 
@@ -123,9 +123,11 @@ class Scene:
             levels=np.array([self.facts.target_lufs, self.facts.ceiling_dbtp]),
         )
         self._pairs = _pairs(analysis, cross, count)
+        self.yardstick = yardstick(self.facts)
         self._group_of = np.array([self.facts.groups.index(member) for member in self.facts.members], dtype=np.int64)
         self._sizes = np.bincount(self._group_of, minlength=len(self.facts.groups))
-        self._now = _Kept.empty(count, analysis.hops, 1)
+        self._neutral_shapes = np.zeros(count, dtype=np.int64), tables((NEUTRAL_SHAPE,), analysis.sample_rate)
+        self._now = _Kept.empty(count, 1, store, instants=True)
         self._next: _Kept | None = None  # made when successors are first asked for
         self._latest: tuple[Knobs, forms.Sums] | None = None
 
@@ -149,13 +151,13 @@ class Scene:
         """
         return self._store.spectra(int(self._rows[stem]), COMPRESSORS.index(compressor))
 
-    def _tables(self, shapes: tuple[Shape, ...] | None) -> tuple[Tables, NDArray[np.int64]]:
-        """The curves of the stems' EQ shapes, and the number of each stem's."""
+    def _tables(self, shapes: tuple[Shape, ...] | None) -> tuple[NDArray[np.int64], Tables]:
+        """The number of each stem's EQ shape in the curves of the shapes that there are, and these curves."""
         if shapes is None:
-            return tables((NEUTRAL_SHAPE,), self.analysis.sample_rate), np.zeros(len(self.facts.names), dtype=np.int64)
+            return self._neutral_shapes
         different = tuple(sorted(set(shapes)))
         kind = np.array([different.index(shape) for shape in shapes], dtype=np.int64)
-        return tables(different, self.analysis.sample_rate), kind
+        return kind, tables(different, self.analysis.sample_rate)
 
     def own_power(self, knobs: Knobs) -> Array:
         """(N, 31) power of each stem as it enters the mix, per third-octave."""
@@ -217,7 +219,7 @@ class Scene:
 
     def scores(self, knobs: Knobs) -> Array:
         """(B,) scores of mixes."""
-        return score(self.evaluate(knobs), self.facts)
+        return scored(self.evaluate(knobs), self.yardstick)
 
     def evaluate(self, knobs: Knobs) -> Measures:
         """The measures of mixes with one leading axis B."""
@@ -226,20 +228,17 @@ class Scene:
         return parts[0] if len(parts) == 1 else Measures.joined(parts)
 
     def _evaluate(self, knobs: Knobs) -> Measures:
-        count, stems = len(knobs.strips), len(self.facts.names)
-        rows = np.ascontiguousarray(np.moveaxis(knobs.strips, 0, 1)).reshape(-1, COLUMNS)
-        owner = np.repeat(np.arange(stems), count)
-        self._provide(owner, rows)
-        group_db = np.ascontiguousarray(knobs.groups.T[self._group_of]).reshape(-1)
-        curve_tables, kind = self._tables(knobs.shapes)
+        self._store.provide(self._rows, knobs.strips[..., COMPRESSOR])
+        strips, groups = np.ascontiguousarray(knobs.strips), np.ascontiguousarray(knobs.groups)
+        shapes = self._tables(knobs.shapes)
         return _measures(
-            forms.evaluate(rows, owner, group_db, kind, curve_tables, self._stems, self._pairs, self._ears)
+            forms.evaluate(strips, groups, self._group_of, *shapes, self._stems, self._pairs, self._ears)
         )
 
     def successor_scores(self, knobs: Knobs) -> tuple[NDArray[np.int64], Array]:
         """Action numbers and scores of every one-move successor of a mix."""
         actions, after = self.deltas(knobs)
-        return actions, score(after, self.facts)
+        return actions, scored(after, self.yardstick)
 
     def deltas(self, knobs: Knobs) -> tuple[NDArray[np.int64], Measures]:
         """Every one-move successor of one mix.
@@ -274,15 +273,11 @@ class Scene:
         self, knobs: Knobs, layout: Layout
     ) -> tuple[NDArray[np.int64], Array, NDArray[np.int64]]:
         """Group number, change in dB and action of every move on a group of two or more."""
-        numbers, changes, actions = [], [], []
-        for index in range(layout.groups if layout.groups > 1 else 0):
-            if self._sizes[index] > 1:
-                gains, legal = group_gains(knobs, index)
-                for move in np.flatnonzero(legal):
-                    numbers.append(index)
-                    changes.append(gains[move] - knobs.groups[index])
-                    actions.append(layout.group_start + index * len(GROUP_MOVES) + move)
-        return np.array(numbers, dtype=np.int64), np.array(changes), np.array(actions, dtype=np.int64)
+        gains, legal = group_gains(knobs)
+        legal &= (self._sizes[:, None] > 1) & (layout.groups > 1)
+        numbers, moves = np.nonzero(legal)
+        actions = layout.group_start + numbers * len(GROUP_MOVES) + moves
+        return numbers, (gains - knobs.groups[:, None])[legal], actions
 
     # ---- the mix that successors start from --------------------------------------------------------------------
 
@@ -300,16 +295,17 @@ class Scene:
     def _candidates(self, knobs: Knobs) -> _Kept:
         """Every stem's strips after every move; only stems that changed are worked on."""
         if self._next is None:
-            self._next = _Kept.empty(len(self.facts.names), self.analysis.hops, _FULL)
+            self._next = _Kept.empty(len(self.facts.names), _FULL, self._store, instants=False)
         kept = self._next
         inputs = self._inputs(knobs)
         changed = kept.changed(inputs, knobs.shapes)
         changed = changed[self.facts.audible[changed]]
         tops = tops_of(knobs)
-        rows, kept.legal[changed] = after_moves(
+        rows, legal = after_moves(
             knobs.strips[changed], self.facts.bandwidth_hz[changed], tops[changed] if len(tops) > 1 else tops
         )
         self._shape(changed, rows.reshape(-1, COLUMNS), knobs, kept)
+        kept.legal[changed] = legal
         kept.inputs, kept.shapes = inputs, knobs.shapes
         return kept
 
@@ -324,16 +320,10 @@ class Scene:
         each = len(rows) // len(stems)
         owner = np.repeat(stems, each)
         into = (stems[:, None] * each + np.arange(each)).ravel()
-        self._provide(owner, rows)
-        curve_tables, kind = self._tables(knobs.shapes)
+        self._store.provide(self._rows[owner], rows[:, COMPRESSOR])
         group_db = knobs.groups[self._group_of[owner]]
-        forms.shape_strips(
-            rows, owner, group_db, into, kind, curve_tables, self._stems, self._ears.k, kept.strips
-        )
-
-    def _provide(self, owner: NDArray[np.int64], rows: Array) -> None:
-        """Have the variants rendered that rows of knobs of some stems ask for."""
-        self._store.provide(self._rows[owner], rows[:, COMPRESSOR].astype(np.int64))
+        shapes = self._tables(knobs.shapes)
+        forms.shape_strips(rows, owner, group_db, into, *shapes, self._stems, self._ears.k, kept.strips)
 
     # ---- files -------------------------------------------------------------------------------------------------
 
@@ -443,9 +433,10 @@ class _Kept:
     shapes: tuple[Shape, ...] | None
 
     @classmethod
-    def empty(cls, stems: int, hops: int, each: int) -> _Kept:
-        legal = np.zeros((stems, each), dtype=bool)
-        return cls(forms.room_for_strips(stems * each, hops), legal, np.full((stems, COLUMNS + 1), np.nan), None)
+    def empty(cls, stems: int, each: int, store: _Store, *, instants: bool) -> _Kept:
+        count, hops, points = stems * each, store.hops.shape[2], store.instants.shape[2]
+        strips = forms.room_for_strips(count, hops, count if instants else 0, points)
+        return cls(strips, np.zeros((stems, each), dtype=bool), np.full((stems, COLUMNS + 1), np.nan), None)
 
     def changed(self, inputs: Array, shapes: tuple[Shape, ...] | None) -> NDArray[np.int64]:
         """The stems that have to be made anew for other inputs."""
@@ -462,7 +453,7 @@ class _Store:
         self._load, self._k_power = load, analysis.k_power
         count = len(analysis.stems) * len(COMPRESSORS)
         points, hops = 2 * len(analysis.places), analysis.hops
-        self._there = np.zeros(count, dtype=bool)
+        self._there, self._complete = np.zeros(count, dtype=bool), False
         self.reduction = np.zeros(count)
         self.ratio = np.zeros((count, 2, BANDS), dtype=np.float32)
         self.power = np.zeros((count, 2, BANDS), dtype=np.float32)
@@ -474,16 +465,16 @@ class _Store:
         for stem, spectra in enumerate(analysis.stems):
             self.put(stem, 0, spectra)
 
-    def provide(self, stems: NDArray[np.int64], compressors: NDArray[np.int64]) -> None:
-        """Have these variants loaded."""
-        wanted = stems * len(COMPRESSORS) + compressors
-        there = self._there[wanted]
-        if not there.all():
-            for row in np.unique(wanted[~there]).tolist():
-                stem, compressor = divmod(row, len(COMPRESSORS))
-                if self._load is None:
-                    raise ValueError(f"this scene has no {COMPRESSORS[compressor]!r} variant of stem {stem}")
-                self.put(stem, compressor, self._load(stem, COMPRESSORS[compressor]))
+    def provide(self, stems: NDArray[np.int64], compressors: Array) -> None:
+        """Have these variants loaded; arrays of shapes that go together."""
+        if self._complete:
+            return
+        wanted = stems * len(COMPRESSORS) + compressors.astype(np.int64)
+        for row in np.unique(wanted[~self._there[wanted]]).tolist():
+            stem, compressor = divmod(row, len(COMPRESSORS))
+            if self._load is None:
+                raise ValueError(f"this scene has no {COMPRESSORS[compressor]!r} variant of stem {stem}")
+            self.put(stem, compressor, self._load(stem, COMPRESSORS[compressor]))
 
     def spectra(self, stem: int, compressor: int) -> StemSpectra:
         """A variant, as views of what is stored."""
@@ -504,6 +495,7 @@ class _Store:
         self.hops[row], self.instants[row] = spectra.hops, spectra.instants
         self.reduction[row] = spectra.gain_reduction_db
         self._there[row] = True
+        self._complete = bool(self._there.all())
 
 
 def _room(mixes: int, stems: int) -> Outcome:

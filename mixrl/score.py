@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
 from types import MappingProxyType
+from typing import NamedTuple
 
 import numpy as np
 
@@ -87,46 +88,75 @@ def level_corridor(roles: tuple[str | None, ...], active: tuple[bool, ...]) -> A
     return np.array(rows).reshape(-1, 3)
 
 
+class Yardstick(NamedTuple):
+    """What ``Facts`` come down to for the score. bands, stems, centred: 1.0 where they count; see ``Reference`` and
+    ``level_corridor``."""
+
+    level: Array
+    deviation: Array
+    side: Array
+    bands: Array
+    stems: Array
+    corridor: Array
+    centred: Array
+    target: Array
+    sure: Array
+
+
+def yardstick(facts: Facts) -> Yardstick:
+    """To score many measures of one session, make it once."""
+    ref = reference()
+    judged = facts.counted & (_JUDGED_HZ[0] < CENTRES_HZ) & (_JUDGED_HZ[1] > CENTRES_HZ)
+    centred = np.array([role in CENTRED_ROLES for role in facts.roles], dtype=np.float64)
+    return Yardstick(
+        level=ref.level_db,
+        deviation=ref.deviation_db,
+        side=ref.side_mid_db,
+        bands=judged.astype(np.float64),
+        stems=facts.audible.astype(np.float64),
+        corridor=level_corridor(facts.roles, tuple(facts.audible.tolist())),
+        centred=facts.audible * centred,
+        target=facts.tempo_target,
+        sure=facts.tempo_weight,
+    )
+
+
 def terms(measures: Measures, facts: Facts) -> dict[str, Array]:
     """The penalty of each of ``TERMS``, (...) each, all >= 0."""
-    found = _table(measures, facts)
+    found = penalties(measures, yardstick(facts))
     return {name: found[..., index] for index, name in enumerate(TERMS)}
 
 
 def score(measures: Measures, facts: Facts) -> Array:
     """The score (...), at most 0; higher is better."""
-    return np.asarray(-(_table(measures, facts) @ _WEIGHTS))
+    return scored(measures, yardstick(facts))
 
 
-def _table(measures: Measures, facts: Facts) -> Array:
+def scored(measures: Measures, by: Yardstick) -> Array:
+    """The score (...), as ``score`` gives it."""
+    return np.asarray(-(penalties(measures, by) @ _WEIGHTS))
+
+
+def penalties(measures: Measures, by: Yardstick) -> Array:
     """(..., TERMS)"""
-    ref = reference()
     m = measures
     batch = np.shape(m.integrated_lufs)
-    count = int(np.prod(batch))
+    count = math.prod(batch)
     found = np.empty((count, len(TERMS)))
-
-    def flat(values: Array, width: int = 0) -> Array:
-        shape = (count, width) if width else (count,)
-        return np.ascontiguousarray(np.reshape(values, shape), dtype=np.float64)
-
-    bands, stems = len(CENTRES_HZ), len(facts.names)
-    _penalties(
-        flat(m.spectrum_db, bands), flat(m.side_mid_db, bands), flat(m.cancellation_db, bands),
-        flat(m.integrated_lufs), flat(m.imbalance_db), flat(m.limiting_db), flat(m.psr_db),
-        flat(m.stem_lufs, stems), flat(m.audibility_db, stems), flat(m.position, stems), flat(m.eq_change_db, stems),
-        flat(m.gain_reduction_db, stems), flat(m.tempo_ratio, stems),
-        ref.level_db, ref.deviation_db, ref.side_mid_db,
-        (facts.counted & (_JUDGED_HZ[0] < CENTRES_HZ) & (_JUDGED_HZ[1] > CENTRES_HZ)).astype(np.float64),
-        facts.audible.astype(np.float64), level_corridor(facts.roles, tuple(facts.audible.tolist())),
-        facts.audible * _centred(facts.roles), facts.tempo_target, facts.tempo_weight, found,
-    )  # fmt: skip
+    single = [m.integrated_lufs, m.imbalance_db, m.limiting_db, m.psr_db]
+    banded = [m.spectrum_db, m.side_mid_db, m.cancellation_db]
+    per_stem = [m.stem_lufs, m.audibility_db, m.position, m.eq_change_db, m.gain_reduction_db, m.tempo_ratio]
+    arrays = [
+        *(_flat(values, (count,)) for values in single),
+        *(_flat(values, (count, len(by.bands))) for values in banded),
+        *(_flat(values, (count, len(by.stems))) for values in per_stem),
+    ]
+    _penalties(by, found, *arrays)
     return found.reshape(*batch, len(TERMS))
 
 
-@lru_cache(maxsize=256)
-def _centred(roles: tuple[str | None, ...]) -> Array:
-    return np.array([role in CENTRED_ROLES for role in roles], dtype=np.float64)
+def _flat(values: Array, shape: tuple[int, ...]) -> Array:
+    return np.ascontiguousarray(values, dtype=np.float64).reshape(shape)
 
 
 @summing
@@ -139,11 +169,11 @@ def _over(value, limit, unit):  # type: ignore[no-untyped-def]
 
 @summing
 def _penalties(  # type: ignore[no-untyped-def]
-    spectrum, side_mid, cancellation, integrated, imbalance, limiting, psr,
+    by, found, integrated, imbalance, limiting, psr, spectrum, side_mid, cancellation,
     lufs, audibility, position, eq_change, reduction, tempo,
-    level, deviation, side, bands, stems, corridor, centred, target, sure, found,
 ):  # fmt: skip
-    """Fill found (B, TERMS) from B mixes: see ``Measures`` for the first arguments, ``Facts`` for the last."""
+    """Fill found (B, TERMS) from B mixes. by: ``Yardstick``; the rest as in ``Measures``."""
+    level, deviation, side, bands, stems, corridor, centred, target, sure = by
     judged = max(bands.sum(), 1e-9)
     heard = max(stems.sum(), 1e-9)
     centre = max(centred.sum(), 1e-9)

@@ -14,13 +14,16 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from mixrl.compiled import compiled
+from mixrl.hearing import TINY, decibels
 from mixrl.knobs import COMPRESSOR, EQ, GAIN, HIGHPASS, INVERT, PAN, Knobs
-from mixrl.measures import CENTRES_HZ, Array, Facts, Measures, decibels
+from mixrl.measures import CENTRES_HZ, Array, Measures
 from mixrl.moves import HIGHPASS_HZ, KINDS, MOVE_COST, Layout, legal
 from mixrl.peaks import OCTAVES
 from mixrl.roles import ROLES
 from mixrl.scene import Scene
-from mixrl.score import TERMS, WEIGHTS, level_corridor, reference, terms
+from mixrl.score import TERMS, penalties, scored
+from mixrl.settings import EQ_BANDS
 
 Float = NDArray[np.float32]
 
@@ -59,37 +62,34 @@ def observe(
     every successor; without, the state's gains are all 0 and it costs a tenth."""
     facts = scene.facts
     measures = scene.current(knobs)
-    found = terms(measures, facts)
-    now = -sum(WEIGHTS[name] * float(value) for name, value in found.items())
+    by = scene.yardstick
+    found, now = penalties(measures, by), float(scored(measures, by))
     mask = legal(knobs, facts, locked, kinds)
     rewards = np.zeros(len(mask), dtype=np.float32)
     if gains and time_left > 0.0:
         actions, after = scene.successor_scores(knobs)
         rewards[actions] = after - now - MOVE_COST
         rewards[~mask] = 0.0
+    members, roles = _members(facts.members), _role_columns(facts.roles)
+    m = measures
+    stems = np.empty((len(facts.names), STEM_FEATURES), dtype=np.float32)
+    groups = np.empty((len(facts.groups), GROUP_FEATURES), dtype=np.float32)
+    mix = np.empty(MIX_FEATURES, dtype=np.float32)
     own = scene.own_power(knobs)
-    groups = facts.groups
-    members = np.array([groups.index(m) for m in facts.members], dtype=np.int64)
-    state = State(
-        stems=_stem_rows(facts, knobs, measures, own),
-        groups=_group_rows(knobs, own, members),
-        mix=_mix_row(facts, measures, found, time_left, now),
-        members=members,
-        gains=rewards,
-        mask=mask,
-        score=now,
-    )
-    return state, measures
+    levels = (float(m.integrated_lufs), float(m.imbalance_db), float(m.limiting_db), float(m.psr_db))
+    per_stem = (m.stem_lufs, m.audibility_db, m.position, m.eq_change_db, m.gain_reduction_db)
+    _stem_rows(own, np.ascontiguousarray(knobs.strips), facts.activity, roles, by.corridor, levels[0], per_stem, stems)
+    _group_rows(own, knobs.groups, members, groups)
+    bands = (m.spectrum_db, m.side_mid_db, facts.counted.astype(np.float64))
+    _mix_row(bands, by, found, levels, now, len(facts.names), time_left, mix)
+    return State(stems, groups, mix, members, rewards, mask, now), measures
 
 
-def _octaves(thirds: Array) -> Array:
-    """(..., 31) powers summed into (..., OCTAVES)."""
-    starts = np.arange(0, 3 * OCTAVES, 3)
-    return np.asarray(np.add.reduceat(thirds, starts, axis=-1))
-
-
-def _clip(values: Array) -> Float:
-    return np.clip(values, -3.0, 3.0).astype(np.float32)
+@lru_cache(maxsize=256)
+def _members(members: tuple[str, ...]) -> NDArray[np.int64]:
+    """(N,) index of each stem's group."""
+    groups = sorted(set(members))
+    return np.array([groups.index(member) for member in members], dtype=np.int64)
 
 
 @lru_cache(maxsize=256)
@@ -98,50 +98,98 @@ def _role_columns(roles: tuple[str | None, ...]) -> Array:
     return np.array([[0.0 if role else 1.0, *(float(role == r) for r in ROLES)] for role in roles])
 
 
-def _stem_rows(facts: Facts, knobs: Knobs, m: Measures, own: Array) -> Float:
-    corridor = level_corridor(facts.roles, tuple(facts.audible.tolist()))
-    level = m.stem_lufs - m.integrated_lufs
-    octaves = _octaves(own)
-    shape = decibels(octaves / np.maximum(octaves.sum(-1, keepdims=True), 1e-20))
-    share = decibels(octaves / np.maximum(octaves.sum(0), 1e-20))
-    strips = knobs.strips
-    roles = _role_columns(facts.roles)
-    corner = np.searchsorted(_CORNERS, strips[:, HIGHPASS], side="right") - 1
-    plain = np.stack(
-        [
-            facts.audible, facts.activity, roles[:, 0], level / 10.0, (level - corridor[:, 0]) / 10.0,
-            (level - corridor[:, 1]) / 10.0, (level - corridor[:, 2]) / 10.0, m.audibility_db / 10.0, m.position,
-            np.abs(m.position), strips[:, GAIN] / 12.0, strips[:, PAN], strips[:, INVERT], corner / 4.0,
-            strips[:, COMPRESSOR] / 3.0, m.eq_change_db / 4.0, m.gain_reduction_db / 4.0,
-        ],
-        axis=1,
-    )  # fmt: skip
-    return _clip(np.concatenate([plain, strips[:, EQ:] / 6.0, roles[:, 1:], shape / 20.0, share / 20.0], axis=1))
-
-
-def _group_rows(knobs: Knobs, own: Array, members: NDArray[np.int64]) -> Float:
-    power = np.bincount(members, own.sum(-1), len(knobs.groups))
-    share = decibels(power / max(float(power.sum()), 1e-20))
-    count = np.bincount(members, minlength=len(knobs.groups))
-    return _clip(np.stack([share / 10.0, count / 8.0, knobs.groups / 12.0, np.ones(len(count))], axis=1))
-
-
-def _mix_row(facts: Facts, m: Measures, found: dict[str, Array], time_left: float, now: float) -> Float:
-    ref = reference()
-    counted = facts.counted.astype(np.float64)
-    off = m.spectrum_db - ref.level_db
-    off = (off - (off * counted).sum() / max(counted.sum(), 1.0)) * counted
-    width = _octaves((m.side_mid_db - ref.side_mid_db) * counted) / _WIDTHS
-    return _clip(
-        np.concatenate([
-            off / 10.0, width / 10.0, [float(found[name]) for name in TERMS],
-            [m.imbalance_db / 6.0, m.limiting_db / 6.0, m.psr_db / 10.0, now / 4.0, len(facts.names) / 16.0, time_left],
-        ])
-    )  # fmt: skip
-
-
 _CORNERS = np.array([corner or 0.0 for corner in HIGHPASS_HZ])
-_WIDTHS = _octaves(np.ones(len(CENTRES_HZ)))
+
+
+@compiled
+def _put(row, at, value):  # type: ignore[no-untyped-def]
+    """Write a feature, inside -3..3; returns where the next one goes."""
+    row[at] = min(max(value, -3.0), 3.0)
+    return at + 1
+
+
+@compiled
+def _octave(thirds, number):  # type: ignore[no-untyped-def]
+    """The sum of (31,) values over an octave; the last takes the rest."""
+    total = 0.0
+    for t in range(3 * number, len(thirds) if number == OCTAVES - 1 else 3 * number + 3):
+        total += thirds[t]
+    return total
+
+
+@compiled
+def _stem_rows(own, strips, activity, roles, corridor, integrated, per_stem, found):  # type: ignore[no-untyped-def]
+    """found (N, STEM_FEATURES). own (N, 31): power; per_stem: five of ``Measures``, (N,) each."""
+    lufs, audibility, position, eq_change, reduction = per_stem
+    octaves = np.zeros((len(own), OCTAVES))
+    whole = np.zeros(OCTAVES)
+    for i in range(len(own)):
+        for o in range(OCTAVES):
+            octaves[i, o] = _octave(own[i], o)
+            whole[o] += octaves[i, o]
+    for i in range(len(own)):
+        row, strip, level = found[i], strips[i], lufs[i] - integrated
+        at = _put(row, 0, 1.0 if activity[i] > 0.0 else 0.0)
+        at = _put(row, at, activity[i])
+        at = _put(row, at, roles[i, 0])
+        at = _put(row, at, level / 10.0)
+        for k in range(3):
+            at = _put(row, at, (level - corridor[i, k]) / 10.0)
+        at = _put(row, at, audibility[i] / 10.0)
+        at = _put(row, at, position[i])
+        at = _put(row, at, abs(position[i]))
+        at = _put(row, at, strip[GAIN] / 12.0)
+        at = _put(row, at, strip[PAN])
+        at = _put(row, at, strip[INVERT])
+        at = _put(row, at, (np.searchsorted(_CORNERS, strip[HIGHPASS], side="right") - 1) / 4.0)
+        at = _put(row, at, strip[COMPRESSOR] / 3.0)
+        at = _put(row, at, eq_change[i] / 4.0)
+        at = _put(row, at, reduction[i] / 4.0)
+        for band in range(EQ_BANDS):
+            at = _put(row, at, strip[EQ + band] / 6.0)
+        for role in range(1, roles.shape[1]):
+            at = _put(row, at, roles[i, role])
+        total = max(octaves[i].sum(), TINY)
+        for o in range(OCTAVES):
+            at = _put(row, at, decibels(octaves[i, o] / total) / 20.0)
+        for o in range(OCTAVES):
+            at = _put(row, at, decibels(octaves[i, o] / max(whole[o], TINY)) / 20.0)
+
+
+@compiled
+def _group_rows(own, gains, members, found):  # type: ignore[no-untyped-def]
+    """found (G, GROUP_FEATURES)"""
+    power, count = np.zeros(len(gains)), np.zeros(len(gains))
+    for i in range(len(own)):
+        power[members[i]] += own[i].sum()
+        count[members[i]] += 1.0
+    for g in range(len(gains)):
+        at = _put(found[g], 0, decibels(power[g] / max(power.sum(), TINY)) / 10.0)
+        at = _put(found[g], at, count[g] / 8.0)
+        at = _put(found[g], at, gains[g] / 12.0)
+        _put(found[g], at, 1.0)
+
+
+@compiled
+def _mix_row(bands, by, terms, levels, now, stems, time_left, found):  # type: ignore[no-untyped-def]
+    """found (MIX_FEATURES,). bands: spectrum, side/mid and which bands count, (31,) each; by: ``Yardstick``."""
+    spectrum, side_mid, counted = bands
+    _, imbalance, limiting, psr = levels
+    mean = ((spectrum - by.level) * counted).sum() / max(counted.sum(), 1.0)
+    width = (side_mid - by.side) * counted
+    at = 0
+    for t in range(len(counted)):
+        at = _put(found, at, (spectrum[t] - by.level[t] - mean) * counted[t] / 10.0)
+    for o in range(OCTAVES):
+        at = _put(found, at, _octave(width, o) / (4.0 if o == OCTAVES - 1 else 3.0) / 10.0)
+    for k in range(len(terms)):
+        at = _put(found, at, terms[k])
+    at = _put(found, at, imbalance / 6.0)
+    at = _put(found, at, limiting / 6.0)
+    at = _put(found, at, psr / 10.0)
+    at = _put(found, at, now / 4.0)
+    at = _put(found, at, stems / 16.0)
+    _put(found, at, time_left)
 
 
 def layout_of(state: State) -> Layout:
