@@ -8,7 +8,7 @@ one's last is in ``info["final_obs"]``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,16 +48,18 @@ class VectorMixEnv(gymnasium.vector.VectorEnv[Observations, NDArray[np.int64], N
     numbers in that padded layout.
 
     sample: draws an episode's task; each environment has a generator of its own, so that environment i plays the same
-    whatever the others do. gains: as for ``MixEnv``. Raises ValueError when a task is larger than the padding.
+    whatever the others do. gains: as for ``MixEnv``, for all environments or for each. Raises ValueError when a task is
+    larger than the padding.
     """
 
     metadata: dict[str, Any] = {"render_modes": [], "autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012
 
     def __init__(
-        self, sample: Sampler, num_envs: int, *, most_stems: int, most_groups: int, gains: bool = True
+        self, sample: Sampler, num_envs: int, *, most_stems: int, most_groups: int, gains: bool | Sequence[bool] = True
     ) -> None:
         self.num_envs = num_envs
-        self.sample, self.gains = sample, gains
+        self.sample = sample
+        self.gains = (gains,) * num_envs if isinstance(gains, bool) else tuple(gains)
         self.most_stems, self.most_groups = most_stems, most_groups
         self.size = Layout(most_stems, most_groups).size
         self.single_action_space = spaces.Discrete(self.size)
@@ -109,7 +111,7 @@ class VectorMixEnv(gymnasium.vector.VectorEnv[Observations, NDArray[np.int64], N
         return padded([env.state for env in self.envs], self.most_stems, self.most_groups)
 
     def _begin(self, index: int) -> MixEnv:
-        return begin(self.sample(self.generators[index]), self.most_stems, self.most_groups, self.gains)
+        return begin(self.sample(self.generators[index]), self.most_stems, self.most_groups, self.gains[index])
 
     def _own_action(self, env: MixEnv, action: int) -> int:
         own = own_action(env, action, self.most_stems, self.most_groups)

@@ -37,7 +37,8 @@ class TrainConfig:
     i / (envs - 1) * epsilon_power), as in Ape-X (D. Horgan et al., 2018). Validation every ``validate_every`` moves, on
     ``validation_starts`` of each session.
 
-    Network: width, use_gains (it sees one-step gains), pool (one of ``policy.POOLS``), learning_rate.
+    Network: width, use_gains (it sees one-step gains; otherwise it learns to predict them, from the share
+    ``look_ahead`` of the environments that look), pool (one of ``policy.POOLS``), learning_rate.
 
     DQN: one update of ``batch`` n_step transitions every ``update_every`` moves, once ``warm_up`` moves are stored;
     the replay holds ``capacity`` moves; the target network moves ``target_rate`` of the way after every update.
@@ -60,6 +61,7 @@ class TrainConfig:
 
     width: int = 96
     use_gains: bool = True
+    look_ahead: float = 0.5
     pool: str = "mean+max"
     learning_rate: float = 3e-4
     discount: float = 1.0
@@ -89,6 +91,12 @@ class TrainConfig:
         found: dict[str, Any] = {"algorithm": algorithm, "use_gains": use_gains and algorithm != "tabular"}
         found |= {"envs": 64} if algorithm == "pqn" else {}
         return cls(**{**found, **changes})
+
+    @property
+    def looks(self) -> tuple[bool, ...]:
+        """Which environments look at all one-step successors."""
+        share = 1.0 if self.use_gains else 0.0 if self.algorithm == "tabular" else self.look_ahead
+        return tuple(int((i + 1) * share) > int(i * share) for i in range(self.envs))
 
     def __post_init__(self) -> None:
         if self.algorithm not in ALGORITHMS:

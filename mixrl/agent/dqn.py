@@ -25,6 +25,7 @@ from mixrl.agent.policy import NetworkSize, Policy
 from mixrl.agent.replay import Replay, Transitions
 
 Array = NDArray[Any]
+REWARD_WEIGHT = 20.0  # rewards are a few hundredths, returns about one
 LARGEST_GRADIENT = 10.0  # norm; larger ones are scaled down
 
 
@@ -39,8 +40,16 @@ def network_of(config: TrainConfig) -> QNetwork:
 def descend(
     network: QNetwork, optimizer: torch.optim.Optimizer, states: Batch, a_tm1: Tensor, target_tm1: Tensor
 ) -> float:
-    """One step of the optimizer towards targets (B,) of the moves (B,) made in B states; returns the loss."""
-    loss = targets.squared_error(network.chosen(states, a_tm1), target_tm1)
+    """One step of the optimizer towards targets (B,) of the moves (B,) made in B states and, where the network predicts
+    one-step rewards, towards those that are known; returns the loss."""
+    if network.size.use_gains:
+        loss = targets.squared_error(network.chosen(states, a_tm1), target_tm1)
+    else:
+        q, rewards = network.with_rewards(states)
+        loss = targets.squared_error(q.gather(1, a_tm1[:, None])[:, 0], target_tm1)
+        mask = states.mask.clone()
+        mask[:, -network.size.mix_moves] = False  # stop
+        loss = loss + REWARD_WEIGHT * targets.reward_error(rewards, states.gains, mask)
     optimizer.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
     torch.nn.utils.clip_grad_norm_(network.parameters(), LARGEST_GRADIENT, foreach=True)
@@ -58,9 +67,7 @@ class DqnLearner:
         self.online = network_of(config)
         self.target = copy.deepcopy(self.online).requires_grad_(False)
         self.optimizer = torch.optim.Adam(self.online.parameters(), lr=config.learning_rate, fused=True)
-        self.replay = Replay(
-            config.capacity, config.envs, config.n_step, discount=config.discount, keep_gains=config.use_gains
-        )
+        self.replay = Replay(config.capacity, config.envs, config.n_step, discount=config.discount)
         self.moves = self.updates = 0
 
     def act(self, state: Observation) -> NDArray[np.int64]:

@@ -57,6 +57,12 @@ class _Encoded(NamedTuple):
     context: Tensor
 
 
+def _joined(advantage: Tensor, value: Tensor, rewards: Tensor) -> Tensor:
+    """Q-values of advantages, values and one-step rewards, for all moves but stop."""
+    after = FUTURE_SLOPE * (advantage + value) - FUTURE_OFFSET
+    return rewards + torch.nn.functional.softplus(after) / FUTURE_SLOPE
+
+
 def _column(values: Tensor, index: Tensor) -> Tensor:
     """(B,) one value of each row, (B, K) at (B,)."""
     return values.gather(1, index[:, None])[:, 0]
@@ -72,22 +78,34 @@ class QNetwork(nn.Module):
             {name: nn.Linear(inputs, outputs) for name, (outputs, inputs) in size.layers().items()}
             | {name: nn.LayerNorm(size.width) for name in size.norms()}
         )
-        for name in ("stem_head", "group_head", "mix_head", "value_head"):
-            # starting at zero, a network with one-step gains begins as greedy search rather than as noise
-            for parameter in self.layers[name].parameters():
-                nn.init.zeros_(parameter)
+        for name in self.layers:
+            # heads start at zero: with one-step gains the network begins as greedy search rather than as noise
+            if name.endswith(("_head", "_reward")):
+                for parameter in self.layers[name].parameters():
+                    nn.init.zeros_(parameter)
 
     def forward(self, batch: Batch) -> Tensor:
         """(B, A) Q-values in the padded layout, not masked."""
-        (count, n), layer = batch.present.shape, self.layers
+        return self.with_rewards(batch)[0]
+
+    def with_rewards(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Q-values and one-step rewards, (B, A) each; the rewards are those that the batch gives or, without one-step
+        gains, predicted ones."""
         inside = self._encoded(batch)
-        stem = layer["stem_head"](self._hidden(inside, inside.code, inside.of_group))
-        stem = stem.new_zeros(count * n, self.size.stem_moves).index_copy(0, inside.place, stem)
-        group, mix = layer["group_head"](inside.group_code), layer["mix_head"](inside.context)
-        advantage = torch.cat([stem.view(count, -1), group.view(count, -1), mix], dim=1)
-        q = self._joined(advantage, layer["value_head"](inside.context), batch.gains)
+        seen = self._hidden(inside, inside.code, inside.of_group), inside.group_code, inside.context, inside.place
+        advantage = self._heads("head", batch, *seen)
+        rewards = batch.gains if self.size.use_gains else self._heads("reward", batch, *seen) / GAIN_SCALE
+        q = _joined(advantage, self.layers["value_head"](inside.context), rewards)
         stop = q.shape[1] - self.size.mix_moves
-        return torch.cat([q[:, :stop], torch.zeros_like(q[:, :1]), q[:, stop + 1 :]], dim=1)
+        return torch.cat([q[:, :stop], torch.zeros_like(q[:, :1]), q[:, stop + 1 :]], dim=1), rewards
+
+    def _heads(self, of: str, batch: Batch, hidden: Tensor, group: Tensor, context: Tensor, place: Tensor) -> Tensor:
+        """(B, A) what three heads say of every move."""
+        (count, n), layer = batch.present.shape, self.layers
+        own = layer[f"stem_{of}"](hidden)
+        stem = own.new_zeros(count * n, self.size.stem_moves).index_copy(0, place, own)
+        groups = layer[f"group_{of}"](group)
+        return torch.cat([stem.view(count, -1), groups.view(count, -1), layer[f"mix_{of}"](context)], dim=1)
 
     def chosen(self, batch: Batch, actions: Tensor) -> Tensor:
         """(B,) Q-values of one action in each state, (B,): ``forward`` at these, at half the cost."""
@@ -98,27 +116,19 @@ class QNetwork(nn.Module):
         groups, mixes = n * size.stem_moves, n * size.stem_moves + g * size.group_moves
         state = torch.arange(count)
         row = (batch.present.flatten().cumsum(0) - 1)[state * n + (actions // size.stem_moves).clamp(max=n - 1)]
-        stem = layer["stem_head"](self._hidden(inside, inside.code[row], inside.of_group[row]))
+        hidden = self._hidden(inside, inside.code[row], inside.of_group[row])
         group = (actions - groups).clamp(0, g * size.group_moves - 1)
         group_code = inside.group_code[state * g + group // size.group_moves]
-        advantage = torch.where(
-            actions < groups,
-            _column(stem, actions % size.stem_moves),
-            torch.where(
-                actions < mixes,
-                _column(layer["group_head"](group_code), group % size.group_moves),
-                _column(layer["mix_head"](inside.context), (actions - mixes).clamp(min=0)),
-            ),
-        )
-        value, gains = layer["value_head"](inside.context)[:, 0], _column(batch.gains, actions)
-        return torch.where(actions == mixes, 0.0, self._joined(advantage, value, gains))
 
-    def _joined(self, advantage: Tensor, value: Tensor, gains: Tensor) -> Tensor:
-        """Q-values of advantages, values and one-step gains, for all moves but stop."""
-        if not self.size.use_gains:
-            return advantage + value
-        after = FUTURE_SLOPE * (advantage + value) - FUTURE_OFFSET
-        return gains + torch.nn.functional.softplus(after) / FUTURE_SLOPE
+        def head(of: str) -> Tensor:
+            on_group = _column(layer[f"group_{of}"](group_code), group % size.group_moves)
+            on_mix = _column(layer[f"mix_{of}"](inside.context), (actions - mixes).clamp(min=0))
+            on_stem = _column(layer[f"stem_{of}"](hidden), actions % size.stem_moves)
+            return torch.where(actions < groups, on_stem, torch.where(actions < mixes, on_group, on_mix))
+
+        rewards = _column(batch.gains, actions) if size.use_gains else head("reward") / GAIN_SCALE
+        q = _joined(head("head"), layer["value_head"](inside.context)[:, 0], rewards)
+        return torch.where(actions == mixes, 0.0, q)
 
     def _encoded(self, batch: Batch) -> _Encoded:
         """All that comes before the heads."""

@@ -3,9 +3,10 @@
 The network is a Deep Set (Zaheer et al., 2017): every stem goes through the same encoder, the encodings are pooled
 into a context, and three heads give the Q-values of the moves on a stem, on a group (from the mean of its members'
 encodings) and on the mix. So any number of stems goes in, and their order does not matter. A Q-value is the state's
-value plus the move's advantage (a dueling network, Wang et al., 2016). Where the network sees the moves' one-step
-rewards, these are added, and value plus advantage only have to say what comes after: that cannot be negative, since
-one can always stop, so it goes through a softplus. Stop ends the episode and earns nothing: its Q-value is 0.
+value plus the move's advantage (a dueling network, Wang et al., 2016), and these only have to say what comes after the
+move: its one-step reward is added, exact where the network sees it, else as three more heads predict it. What comes
+after cannot be negative, since one can always stop, so it goes through a softplus. Stop ends the episode and earns
+nothing: its Q-value is 0.
 
 ``pool`` says how the encodings meet: by mean and maximum ("mean+max"), by mean alone ("mean"), or through a block of
 self-attention before mean and maximum ("attention"; a set attention block, Lee et al., 2019).
@@ -40,8 +41,8 @@ GAIN_SCALE = 10.0  # one-step gains are a few hundredths; the network sees them 
 
 @dataclass(frozen=True)
 class NetworkSize:
-    """Sizes and variant of a Q-network. use_gains: whether it sees each move's one-step gain (and adds it to its
-    Q-value). pool: one of ``POOLS``; for "attention" the width is a multiple of ``HEADS``."""
+    """Sizes and variant of a Q-network. use_gains: whether it sees each move's one-step gain; otherwise it predicts it.
+    pool: one of ``POOLS``; for "attention" the width is a multiple of ``HEADS``."""
 
     stem_features: int = STEM_FEATURES
     group_features: int = GROUP_FEATURES
@@ -56,6 +57,7 @@ class NetworkSize:
     def layers(self) -> dict[str, tuple[int, int]]:
         """(outputs, inputs) of every linear layer, by name."""
         w, g = self.width, int(self.use_gains)
+        rewards = {"stem_reward": self.stem_moves, "group_reward": self.group_moves, "mix_reward": self.mix_moves}
         attention = {"attend_in": (3 * w, w), "attend_out": (w, w)} if self.pool == "attention" else {}
         return {
             "stem1": (w, self.stem_features + g * self.stem_moves),
@@ -69,6 +71,7 @@ class NetworkSize:
             "group_head": (self.group_moves, w),
             "mix_head": (self.mix_moves, w),
             "value_head": (1, w),
+            **({} if self.use_gains else {name: (moves, w) for name, moves in rewards.items()}),
         }
 
     def norms(self) -> tuple[str, ...]:
@@ -138,12 +141,14 @@ class Policy:
         group = relu(linear("group1", state.groups, *seen(group_gains, groups), group_code, around))
         around = np.broadcast_to(context, code.shape)
         hidden = relu(linear("head1", code, group[state.members], around))
-        q = np.concatenate([
-            linear("stem_head", hidden).ravel(), linear("group_head", group).ravel(), linear("mix_head", context)
-        ])  # fmt: skip
-        q = q + linear("value_head", context)
-        if size.use_gains:
-            q = state.gains + np.logaddexp(0.0, FUTURE_SLOPE * q - FUTURE_OFFSET) / FUTURE_SLOPE
+
+        def heads(of: str) -> Float:
+            seeing = (("stem", hidden), ("group", group), ("mix", context))
+            return np.concatenate([linear(f"{name}_{of}", x).ravel() for name, x in seeing])
+
+        after = FUTURE_SLOPE * (heads("head") + linear("value_head", context)) - FUTURE_OFFSET
+        rewards = state.gains if size.use_gains else heads("reward") / np.float32(GAIN_SCALE)
+        q = rewards + np.logaddexp(0.0, after) / FUTURE_SLOPE
         q[len(q) - size.mix_moves] = 0.0
         return np.where(state.mask, q, -np.inf).astype(np.float32)
 

@@ -34,14 +34,11 @@ class Transitions(NamedTuple):
 
 
 class Replay:
-    """The latest ``capacity`` moves of ``envs`` parallel environments, sampled uniformly.
+    """The latest ``capacity`` moves of ``envs`` parallel environments, sampled uniformly."""
 
-    ``keep_gains=False`` saves the memory of the one-step gains for a network that does not see them.
-    """
-
-    def __init__(self, capacity: int, envs: int, n: int, *, discount: float = 1.0, keep_gains: bool = True) -> None:
+    def __init__(self, capacity: int, envs: int, n: int, *, discount: float = 1.0) -> None:
         self.length = max(capacity // envs, n + 2)
-        self.envs, self.n, self.discount, self.keep_gains = envs, n, discount, keep_gains
+        self.envs, self.n, self.discount = envs, n, discount
         self.arrays: dict[str, Array] = {}
         self.filled = self.next = 0
         self._actions = 0  # size of the mask
@@ -83,21 +80,17 @@ class Replay:
         self.filled = min(self.filled + 1, self.length)
 
     def _pack(self, state: Observation) -> dict[str, Array]:
-        packed: dict[str, Array] = {name: state[name].astype(np.float16) for name in ("stems", "groups", "mix")}
+        halves = ("stems", "groups", "mix", "gains")
+        packed: dict[str, Array] = {name: state[name].astype(np.float16) for name in halves}
         packed["present"] = state["present"].astype(bool)
         packed["members"] = state["members"].astype(np.uint8)
         packed["mask"] = np.packbits(state["mask"].astype(bool), axis=1)
-        if self.keep_gains:
-            packed["gains"] = state["gains"].astype(np.float16)
         return packed
 
     def _states(self, at: NDArray[np.int64], env: NDArray[np.int64]) -> dict[str, Array]:
-        found = {n: self.arrays[n][at, env] for n in ("stems", "groups", "mix", "present", "members")}
+        found = {n: self.arrays[n][at, env] for n in ("stems", "groups", "mix", "gains", "present", "members")}
         mask = np.unpackbits(self.arrays["mask"][at, env], axis=1, count=self._actions)
         found["mask"] = mask.view(bool)
-        found["gains"] = (
-            self.arrays["gains"][at, env] if self.keep_gains else np.zeros(mask.shape, dtype=np.float16)
-        )
         return found
 
     def _starts(self) -> NDArray[np.int64]:

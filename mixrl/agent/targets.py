@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+WORST_REWARD = -0.1
+
 
 def best_value(q_t: Tensor, mask_t: Tensor) -> Tensor:
     """(B,) the highest Q-value (B, A) of a legal move (B, A); 0 where nothing is legal."""
@@ -61,3 +63,15 @@ def squared_error(q_tm1: Tensor, target_tm1: Tensor) -> Tensor:
     assert q_tm1.shape == target_tm1.shape
     assert q_tm1.ndim == 1
     return torch.nn.functional.mse_loss(q_tm1, target_tm1.detach())
+
+
+def reward_error(predicted: Tensor, r_t: Tensor, mask: Tensor) -> Tensor:
+    """Mean squared error of predicted one-step rewards (B, A) against exact ones (B, A) over the legal moves (B, A) of
+    the states whose rewards are known (others hold zeros only), a scalar. How bad a bad move is does not matter: below
+    ``WORST_REWARD`` all count alike."""
+    assert predicted.shape == r_t.shape == mask.shape
+    wanted = mask & (r_t != 0.0).any(dim=1, keepdim=True)
+    off = predicted.clamp(min=WORST_REWARD) - r_t.clamp(min=WORST_REWARD)
+    # a prediction down there of a better move must still be pulled up
+    off = torch.where(predicted < WORST_REWARD, torch.where(r_t > WORST_REWARD, predicted - r_t, 0.0), off)
+    return torch.where(wanted, off.square(), 0.0).sum() / wanted.sum().clamp(min=1)

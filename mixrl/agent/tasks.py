@@ -68,7 +68,7 @@ def environments_of(
     stems = max([practice.most, *(min(len(m.scene.facts.names), practice.most_stems) for m in material)])
     groups = max(len(m.scene.facts.groups) for m in material)
     environments = VectorMixEnv(
-        sampler(material, practice), config.envs, most_stems=stems, most_groups=groups, gains=config.use_gains
+        sampler(material, practice), config.envs, most_stems=stems, most_groups=groups, gains=config.looks
     )
 
     def start(scene: Scene, session: int, number: int) -> MixEnv:
