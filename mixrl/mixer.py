@@ -1,7 +1,7 @@
 """Mixer: plan, compete, render. What the command line and Python users call.
 
-The DQN mixes in closed form; then "no change", the rule mix and the DQN's mix are rendered over the excerpt, measured
-loudness-matched, and the best one wins.
+The DQN mixes in closed form and a short local search polishes its mix; then "no change", the rule mix and the DQN's mix
+are rendered over the excerpt, measured loudness-matched, and the best one wins.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixrl.errors import InputError, ProcessingError
-from mixrl.knobs import neutral_knobs, to_settings
-from mixrl.moves import KINDS, MOVE_COST, Layout, Move, apply, step_limit, to_tempo
+from mixrl.knobs import COMPRESSOR, EQ, GAIN, HIGHPASS, INVERT, PAN, neutral_knobs, to_settings
+from mixrl.moves import GROUP_MOVES, KINDS, MOVE_COST, STEM_MOVES, Layout, Move, step_limit, to_tempo
 from mixrl.recipe import LoggedMove, Recipe, write_recipe
 from mixrl.score import TERMS, WEIGHTS, score, terms
 from mixrl.session import Session, load_session
@@ -37,8 +37,10 @@ if TYPE_CHECKING:
     from mixrl.delivery import Delivery
     from mixrl.measures import Facts, Measures
     from mixrl.scene import Scene
+    from mixrl.search import Space
 
 NO_CHANGE, RULE_MIX, DQN = "no change", "rule mix", "dqn"
+POLISH = 1000  # evaluations
 Progress = Callable[[str, float], None]  # (what is being done, share of it that is done)
 
 _REASONS = {
@@ -67,7 +69,8 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Mix:
-    """A planned mix: the winner's settings, the moves that led there (none unless the DQN won), all candidates."""
+    """A planned mix: the winner's settings, the moves that led there (none unless the DQN won; those of the polish come
+    last), all candidates."""
 
     session: Session
     settings: MixSettings
@@ -132,7 +135,9 @@ class Mixer:
     target: integrated loudness, LUFS; None keeps the level and only holds the ceiling. ceiling: true peak, dBTP.
     bpm: tempo to bring the mix to. locked: stem names (or globs) that no move may touch. strength: 0..1 by kind of
     move (gain, pan, eq, highpass, compressor, polarity, tempo): how much of what was planned is kept, 0 for none.
-    steps: moves at the most (None: 64, or four a stem). seed: of the dither. policy: None for the one that ships.
+    steps: moves at the most, each knob that the polish turns among them (None: 64, or four a stem, and as many of the
+    polish as it likes). seed: of the dither. policy: None for the one that ships. polish: mixes that the local search
+    after the policy may try (0: none).
     """
 
     target: float | None = -14.0
@@ -143,6 +148,7 @@ class Mixer:
     steps: int | None = None
     seed: int = 0
     policy: Policy | None = None
+    polish: int = POLISH
 
     def __post_init__(self) -> None:
         if self.target is not None:
@@ -161,6 +167,8 @@ class Mixer:
                 raise InputError(f"bpm {self.bpm:g} asks for what strength tempo=0 forbids: drop one of them")
         if self.steps is not None and self.steps < 0:
             raise InputError(f"steps {self.steps} is out of range: give 0 or more")
+        if self.polish < 0:
+            raise InputError(f"polish {self.polish} is out of range: give 0 or more")
 
     def plan(self, session: Session) -> MixSettings:
         """The settings of the best mix found."""
@@ -235,38 +243,55 @@ class Mixer:
     def _act(
         self, scene: Scene, locked: Sequence[str], progress: Progress
     ) -> tuple[MixSettings, tuple[LoggedMove, ...]]:
-        """Let the policy move until it stops; the mix on the way that was best, less the cost of its moves, is kept."""
+        """Let the policy move until it stops; the mix on the way that was best, less the cost of its moves, is kept and
+        polished."""
         from mixrl.agent.policy import default_policy
-        from mixrl.state import observe
+        from mixrl.search import Objective, Space, follow
 
-        policy = self.policy or default_policy()
         facts = scene.facts
         kinds = tuple(kind for kind in KINDS if self._use(kind))
         limit = step_limit(len(facts.names)) if self.steps is None else self.steps
-        knobs = neutral_knobs(facts)
-        stop = Layout(len(facts.names), len(facts.groups)).mix_start
-        looks = policy.use_gains
-        state, measures = observe(scene, knobs, 1.0, locked, kinds, looks)
-        best_score, best_count = float(score(measures, facts)), 0
-        path: list[tuple[int, MixSettings]] = []
-        for step in range(limit):
-            progress("mixing", step / limit)
-            action = policy.act(state)
-            if action == stop:
-                break
-            knobs = apply(knobs, facts, action)
-            state, measures = observe(scene, knobs, 1.0 - (step + 1) / limit, locked, kinds, looks)
-            path.append((action, to_settings(knobs, facts)))
-            now = float(score(measures, facts)) - MOVE_COST * len(path)
-            if now > best_score:
-                best_score, best_count = now, len(path)
+        objective = Objective(scene)
+        walk = follow(
+            self.policy or default_policy(), scene, objective, locked=locked, kinds=kinds, steps=limit,
+            progress=lambda share: progress("mixing", share),
+        )  # fmt: skip
+        start = objective.found().score_at(1)
+        count = int(np.argmax([start, *(step.score - MOVE_COST * k for k, step in enumerate(walk, 1))]))
+        path = [(step.action, to_settings(step.knobs, facts)) for step in walk[:count]]
+        most = None if self.steps is None else limit - count
+        if self.polish and most != 0:
+            progress("polishing", 0.0)
+            knobs = walk[count - 1].knobs if count else neutral_knobs(facts)
+            path += self._polished(scene, Space.around(knobs, facts, locked, kinds), most)
         progress("mixing", 1.0)
-        return self._log(scene, path[:best_count])
+        return self._log(scene, path)
+
+    def _polished(self, scene: Scene, space: Space, most: int | None) -> list[tuple[int, MixSettings]]:
+        """The way from the origin of a space to a better mix near it, in ``most`` steps (None: any number) of a knob
+        each, those that bring most first: an action on the same setting as each, and the settings it leads to."""
+        from mixrl.search import Objective, pattern_search, trimmed
+
+        tidying = min(len(space.origin), self.polish // 3) + 3  # what ``trimmed`` may take
+        objective = Objective(scene, max(self.polish - tidying, 0))
+        point = pattern_search(objective, space, most_changes=most)
+        objective.budget = self.polish
+        point, brought = trimmed(objective, space, point)
+        facts, reached = scene.facts, space.origin.copy()
+        layout = Layout(len(facts.names), len(facts.groups))
+        path = []
+        turned = np.flatnonzero(point != space.origin)
+        for knob in turned[np.argsort(-brought[turned], kind="stable")]:
+            reached[knob] = point[knob]
+            action = _action_on(layout, int(space.rows[knob]), int(space.columns[knob]))
+            path.append((action, to_settings(space.knobs(reached[None])[0], facts)))
+        return path
 
     def _log(
         self, scene: Scene, path: Sequence[tuple[int, MixSettings]]
     ) -> tuple[MixSettings, tuple[LoggedMove, ...]]:
-        """The settings at the end of a path and its moves, both as far as the strengths let them go."""
+        """The settings at the end of a path and its moves, both as far as the strengths let them go. path: an action on
+        the setting that was changed, and the settings reached."""
         settings = scene.neutral()
         measures = scene.measures(settings)
         log: list[LoggedMove] = []
@@ -311,6 +336,7 @@ def mix(
     seed: int = 0,
     include: Sequence[str] = (),
     policy: Policy | None = None,
+    polish: int = POLISH,
     progress: Progress = lambda what, share: None,
 ) -> Mix:
     """Mix a folder of stems: ``mixrl.mix("my-song", target=-14.0).write("my-song.wav")``.
@@ -318,7 +344,7 @@ def mix(
     Arguments as for ``Mixer``; include: stems that would be left out (click tracks, a mixdown) to take back.
     Raises InputError for a folder, file or value that cannot be used, naming it and the mend.
     """
-    mixer = Mixer(target, ceiling, bpm, locked, strength or {}, steps, seed, policy)
+    mixer = Mixer(target, ceiling, bpm, locked, strength or {}, steps, seed, policy, polish)
     progress("loading", 0.0)
     session = load_session(folder, include=include)
     return replace(mixer.mix(session, progress), include=tuple(include))
@@ -432,6 +458,17 @@ def _locked(session: Session, patterns: Sequence[str]) -> tuple[str, ...]:
 
 def _keep_locked(settings: MixSettings, neutral: MixSettings, locked: Sequence[str]) -> MixSettings:
     return replace(settings, stems={**settings.stems, **{name: neutral.strip(name) for name in locked}})
+
+
+def _action_on(layout: Layout, row: int, column: int) -> int:
+    """An action on the same setting as a knob of a ``search.Space``."""
+    from mixrl.search import GROUP
+
+    if column == GROUP:
+        return layout.group_start + row * len(GROUP_MOVES)
+    kinds = {GAIN: "gain", PAN: "pan", HIGHPASS: "highpass", COMPRESSOR: "compressor", INVERT: "polarity"}
+    wanted = (kinds.get(column, "eq"), column - EQ if column >= EQ else -1)
+    return row * len(STEM_MOVES) + [(move.kind, move.band) for move in STEM_MOVES].index(wanted)
 
 
 def _logged(

@@ -7,7 +7,7 @@ one-move successors costs as many as there are legal ones. ``Objective`` counts 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -120,9 +120,9 @@ class Found:
         return self.times[place][1] if place < len(self.times) else self.seconds
 
 
-def score_at(trace: Trace, evaluations: int) -> float:
+def score_at(trace: Sequence[Sequence[float]], evaluations: int) -> float:
     """The best score of a trace after so many evaluations; -inf before the first."""
-    place = bisect_right(trace, (evaluations, np.inf))
+    place = bisect_right(trace, float(evaluations), key=lambda point: point[0])
     return trace[place - 1][1] if place else -np.inf
 
 

@@ -18,7 +18,7 @@ DRAWS = 2000
 
 
 def iqm(values: ArrayLike) -> Array:
-    """Interquartile mean over the last axis, of at least one value; agrees with ``scipy.stats.trim_mean(..., 0.25)``."""
+    """Interquartile mean over the last axis, of one value at least; as ``scipy.stats.trim_mean(..., 0.25)``."""
     ordered = np.sort(np.asarray(values, dtype=np.float64), axis=-1)
     cut = ordered.shape[-1] // 4
     return np.asarray(ordered[..., cut : ordered.shape[-1] - cut].mean(-1))

@@ -39,7 +39,14 @@ def mix(
         typer.Option(help="How much of each kind of move to keep, 0 to 1: gain=1,eq=0.5,pan=0.", show_default=False),
     ] = None,
     steps: Annotated[
-        int | None, typer.Option(min=0, help="Moves at the most (default: 64, or 4 a stem).", show_default=False)
+        int | None,
+        typer.Option(
+            min=0, help="Moves at the most, polish and all (default: 64, or 4 a stem, before it).", show_default=False
+        ),
+    ] = None,
+    polish: Annotated[
+        int | None,
+        typer.Option(min=0, help="Mixes to try around the policy's (default: 1000; 0: none).", show_default=False),
     ] = None,
     encoding: Annotated[
         str | None, typer.Option(help="wav16, wav24, wav32f, flac16, flac24 (default: 24 bits).", show_default=False)
@@ -63,8 +70,8 @@ def mix(
     from mixrl.audio import encoding_for
     from mixrl.commands.outputs import check_no_stem, check_outputs, inside
     from mixrl.commands.progress import progress_bar
+    from mixrl.mixer import POLISH, write_candidates, write_stems
     from mixrl.mixer import mix as mix_folder
-    from mixrl.mixer import write_candidates, write_stems
 
     target_lufs, ceiling_dbtp = _loudness(target, preset, ceiling)
     output = Path(f"{folder.resolve().name or 'mix'}.wav") if output is None else output
@@ -79,6 +86,7 @@ def mix(
             locked=lock or (),
             strength=_strengths(strength),
             steps=steps,
+            polish=POLISH if polish is None else polish,
             seed=seed,
             include=include or (),
             progress=progress,
