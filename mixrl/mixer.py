@@ -485,7 +485,7 @@ def _logged(
     old, new = terms(measured, facts), terms(then, facts)
     gains = {term: WEIGHTS[term] * float(old[term] - new[term]) for term in TERMS}
     best = max(gains, key=lambda term: gains[term])
-    reason = _REASONS[best] if gains[best] > 1e-4 else "prepares for later moves"
+    reason = _REASONS[best] if gains[best] > 1e-4 else "goes with other moves"
     setting, was, becomes = _change(target, name, move, before, after)
     return LoggedMove(step + 1, target, name, setting, was, becomes, round(sum(gains.values()), 4), reason)
 

@@ -16,6 +16,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from mixrl.commands.check import check
 from mixrl.commands.dataset import dataset
+from mixrl.commands.evaluate import evaluate
 from mixrl.commands.explain import explain
 from mixrl.commands.measure import measure
 from mixrl.commands.mix import mix
@@ -33,6 +34,7 @@ app = typer.Typer(
 )
 for command in (mix, render, measure, check, explain, train, dataset):
     app.command()(command)
+app.add_typer(evaluate)
 
 
 def _print_version(wanted: bool) -> None:
