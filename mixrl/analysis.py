@@ -105,8 +105,8 @@ def analyse(readers: Sequence[Reader], sample_rate: int, frames: int, *, peaks: 
         _add_cross(cross, audio, sample_rate)
         if peaks:
             watch.push(audio)
-        for stem, signal in enumerate(audio):
-            hops[stem].append(_hop_powers(_hop_spectra(signal, sample_rate), sample_rate))
+        for stem, block in enumerate(blocks):
+            hops[stem].append(_hop_powers(_hop_spectra(block, sample_rate), sample_rate))
     cross *= np.float32(1.0 / pieces[-1][1])
     k_power = k_weighting_power(band_centres(), sample_rate).astype(np.float32)
     own = np.stack([np.einsum("iib->ib", cross[0]).real, np.einsum("iib->ib", cross[1]).real], axis=1)
@@ -119,16 +119,16 @@ def analyse(readers: Sequence[Reader], sample_rate: int, frames: int, *, peaks: 
 def analyse_variant(read: Reader, analysis: Analysis, gain_reduction_db: float = 0.0) -> StemSpectra:
     """The spectra of a variant of a stem over the same time, to stand in for the stem's own."""
     cross = np.zeros((3, 1, 1, BANDS), dtype=np.complex64)
-    rate = analysis.sample_rate
-    hops = []
+    rate, places = analysis.sample_rate, analysis.places
+    hops, values = [], np.empty((2 * OCTAVES, 2, len(places)), dtype=np.float32)
     for start, stop in analysis.pieces:
-        signal = _stereo(read(start, stop))
-        _add_cross(cross, signal[None], rate)
-        hops.append(_hop_powers(_hop_spectra(signal, rate), rate))
+        block = read(start, stop)
+        _add_cross(cross, _stereo(block)[None], rate)
+        hops.append(_hop_powers(_hop_spectra(block, rate), rate))
+        inside = np.flatnonzero((places >= start) & (places < stop))
+        values[:, :, inside] = instants(block, places[inside] - start, rate)
     own = (cross[:2, 0, 0].real / analysis.pieces[-1][1]).astype(np.float32)
-    none = np.zeros((0, 2), dtype=np.int64)
-    _, values = _second_pass([read], analysis.pieces, none, analysis.places, rate)
-    return StemSpectra(own, np.concatenate(hops, axis=1), values[0], gain_reduction_db)
+    return StemSpectra(own, np.concatenate(hops, axis=1), values.reshape(2 * OCTAVES, -1), gain_reduction_db)
 
 
 def _pieces(frames: int, sample_rate: int, stems: int) -> tuple[tuple[int, int], ...]:
@@ -155,10 +155,10 @@ def _second_pass(
         spectra: dict[int, Complex] = {}
         for stem, read in enumerate(readers):
             if len(inside) or stem in coherent:
-                signal = _stereo(read(start, stop))
-                values[stem][:, :, inside] = instants(signal, places[inside] - start, sample_rate)
+                block = read(start, stop)
+                values[stem][:, :, inside] = instants(block, places[inside] - start, sample_rate)
                 if stem in coherent:
-                    spectra[stem] = _hop_spectra(signal, sample_rate)
+                    spectra[stem] = _hop_spectra(block, sample_rate)
         length = (stop - start) // round(HOP_S * sample_rate)
         rows = [_cross_powers(spectra[int(i)], spectra[int(j)], sample_rate) for i, j in pairs]
         shared.append(np.stack(rows) if rows else np.zeros((0, 4 * OCTAVES, length), dtype=np.float32))
@@ -222,7 +222,7 @@ def _add_cross(cross: Complex, audio: Float, sample_rate: int) -> None:
 
 
 def _hop_spectra(signal: Float, sample_rate: int) -> Complex:
-    """(2, T, F) spectra of (2, samples) per 100 ms hop (sine window, 50 % overlap: energy is kept)."""
+    """(1 or 2, T, F) spectra of as many channels per 100 ms hop (sine window, 50 % overlap: energy is kept)."""
     from scipy.fft import rfft
 
     hop = round(HOP_S * sample_rate)
@@ -247,13 +247,15 @@ def _hop_powers(spectra: Complex, sample_rate: int) -> Float:
     """(2 * OCTAVES, T) K-weighted power per hop and octave, left channel first."""
     starts, weights = _k_octaves(spectra.shape[2], sample_rate)
     power = (spectra.real**2 + spectra.imag**2) * weights
-    octaves = np.add.reduceat(power, starts, axis=2)  # (2, T, OCTAVES)
-    return np.ascontiguousarray(np.moveaxis(octaves, 2, 1).reshape(2 * OCTAVES, -1), dtype=np.float32)
+    octaves = np.moveaxis(np.add.reduceat(power, starts, axis=2), 2, 1)  # (1 or 2, OCTAVES, T)
+    both = np.broadcast_to(octaves, (2, *octaves.shape[1:]))
+    return np.ascontiguousarray(both.reshape(2 * OCTAVES, -1), dtype=np.float32)
 
 
 def _cross_powers(one: Complex, other: Complex, sample_rate: int) -> Float:
     """(4 * OCTAVES, T) twice the cross-power of two stems per hop: real, minus imaginary, per channel."""
     starts, weights = _k_octaves(one.shape[2], sample_rate)
-    octaves = np.moveaxis(np.add.reduceat(2.0 * one * other.conj() * weights, starts, axis=2), 2, 1)  # (2, OCTAVES, T)
+    octaves = np.moveaxis(np.add.reduceat(2.0 * one * other.conj() * weights, starts, axis=2), 2, 1)
+    octaves = np.broadcast_to(octaves, (2, *octaves.shape[1:]))  # (2, OCTAVES, T)
     parts = [octaves[0].real, -octaves[0].imag, octaves[1].real, -octaves[1].imag]
     return np.concatenate(parts).astype(np.float32)

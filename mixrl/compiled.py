@@ -6,9 +6,13 @@ from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
 import numba
+from numba.extending import intrinsic
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
+
+# of arithmetic that never meets NaN nor divides by zero
+_SUMMING = {"fastmath": {"reassoc", "contract", "arcp", "nsz", "nnan"}, "error_model": "numpy"}
 
 
 def compiled(function: Callable[_P, _R]) -> Callable[_P, _R]:
@@ -19,7 +23,13 @@ def compiled(function: Callable[_P, _R]) -> Callable[_P, _R]:
 def summing(function: Callable[_P, _R]) -> Callable[_P, _R]:
     """Decorator: as ``compiled``, for arithmetic that never meets NaN nor divides by zero: sums and maxima are taken in
     whatever order is fastest, always the same one on one machine."""
-    return _compile(function, fastmath={"reassoc", "contract", "arcp", "nsz", "nnan"}, error_model="numpy")
+    return _compile(function, **_SUMMING)
+
+
+def inner(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Decorator: as ``summing``, of a function that only compiled ones call: a quarter quicker to compile, since what
+    Python needs to call it is left out. (Python would crash.)"""
+    return _compile(function, **_SUMMING, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 
 def _compile(function: Callable[_P, _R], **options: Any) -> Callable[_P, _R]:
@@ -27,3 +37,20 @@ def _compile(function: Callable[_P, _R], **options: Any) -> Callable[_P, _R]:
         return numba.njit(cache=True, nogil=True, **options)(function)
     except RuntimeError:  # installed by root and run without a home, as in containers: compile anew each time
         return numba.njit(nogil=True, **options)(function)
+
+
+def _bits_of(_typing, value):  # type: ignore[no-untyped-def]
+    return numba.int32(numba.float32), _reinterpret
+
+
+def _number_of(_typing, bits):  # type: ignore[no-untyped-def]
+    return numba.float32(numba.int32), _reinterpret
+
+
+def _reinterpret(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    return builder.bitcast(args[0], context.get_value_type(signature.return_type))
+
+
+# for compiled functions: the bits of a float32 as an int32, and the float32 of such bits
+bits_of: Any = intrinsic(_bits_of)
+number_of: Any = intrinsic(_number_of)

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mixrl.analysis import BANDS, Complex, Float, band_centres
-from mixrl.compiled import compiled, summing
+from mixrl.compiled import inner, summing
 from mixrl.knobs import EQ, HIGHPASS, NEUTRAL_SHAPE, Shape
 from mixrl.measures import Array
 from mixrl.settings import EQ_BANDS, EQ_GAIN_RANGE_DB, HIGHPASS_RANGE_HZ, EqBand, StripSettings
@@ -74,7 +74,7 @@ def _parts(strips: list[StripSettings], sample_rate: int) -> Float:
     return np.stack([exact.real, exact.imag], axis=1).astype(np.float32)
 
 
-@summing
+@inner
 def _pass_through(low, high, part, found):  # type: ignore[no-untyped-def]
     """Multiply found (2, BANDS) by what lies ``part`` of the way from low to high."""
     for b in range(BANDS):
@@ -85,7 +85,7 @@ def _pass_through(low, high, part, found):  # type: ignore[no-untyped-def]
         found[1, b] = before * imag + found[1, b] * real
 
 
-@compiled
+@inner
 def read_curve(strip, shape, tables, found):  # type: ignore[no-untyped-def]
     """found (2, BANDS) becomes the response of a strip (COLUMNS,) whose EQ bands are of shape number ``shape``."""
     bands, highpass, corners = tables
@@ -104,7 +104,7 @@ def read_curve(strip, shape, tables, found):  # type: ignore[no-untyped-def]
         _pass_through(highpass[row], highpass[row + 1], part, found)
 
 
-@compiled
+@summing
 def _read(strips, tables, found):  # type: ignore[no-untyped-def]
     for k in range(strips.shape[0]):
         read_curve(strips[k], 0, tables, found[k])

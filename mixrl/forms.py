@@ -2,7 +2,7 @@
 
 Complex quantities are kept as separate real and imaginary arrays (the axis written 2 before BANDS), so that the inner
 loops over bands run on vector units. Powers per mix have three rows: L L*, R R*, Re(L R*). Shapes: N stems, V variants
-of theirs, R strips, B mixes, P coherent pairs, T hops of 100 ms, M watched instants.
+of theirs, R strips, B mixes, P coherent pairs, T hops of 100 ms, M watched instants (filled up to whole pieces).
 """
 
 from __future__ import annotations
@@ -14,11 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixrl.analysis import BANDS
-from mixrl.compiled import compiled, summing
+from mixrl.compiled import inner, summing
 from mixrl.curves import read_curve
 from mixrl.hearing import (
-    SCALARS,
-    SPECTRA,
     THIRDS,
     TINY,
     copy,
@@ -32,13 +30,17 @@ from mixrl.hearing import (
 from mixrl.knobs import COMPRESSOR, GAIN, INVERT, PAN, TEMPO
 from mixrl.measures import Array
 from mixrl.peaks import OCTAVES
+from mixrl.settings import COMPRESSORS
 from mixrl.strip import pan_gains
 
 Float = NDArray[np.float32]
 Integers = NDArray[np.int64]
 
 LOUDNESS, AUDIBILITY, POSITION, EQ_CHANGE, REDUCTION, TEMPO_RATIO, PARTS = range(7)  # what a mix tells of each stem
-_pan_gains = compiled(pan_gains)
+_pan_gains = inner(pan_gains)
+VARIANTS = len(COMPRESSORS)  # of each stem
+PIECE = 128  # watched instants that are worked on at once: their octaves stay in the nearest cache
+_TOGETHER = 4  # mixes whose powers are worked out at once, so that cross-spectra are read once for all
 
 
 class Stems(NamedTuple):
@@ -47,8 +49,8 @@ class Stems(NamedTuple):
     baked (N, 2, BANDS) response and fixed (N, 2) gains that count as part of the recording; cross (N, N, 3, 2, BANDS):
     L L*, R R*, L R* of two stems, real and imaginary. ratio (V, 2, BANDS): amplitude against the stem as it is; power
     (V, 2, BANDS); heard (V, BANDS): K-weighted power; k_octave, p_octave (V, BANDS): shares of each octave's power with
-    and without K-weighting; hops (V, 2 OCTAVES, T) and instants (V, 2 OCTAVES, 2 M) as in ``StemSpectra``; reduction
-    (V,) in dB.
+    with and without K-weighting; hops (V, 2 OCTAVES, T) as in ``StemSpectra``; instants (V, 2, M / PIECE, 2 OCTAVES *
+    PIECE): per channel and piece the rows of its octaves, one after the other; reduction (V,) in dB.
     """
 
     first: Integers
@@ -84,7 +86,7 @@ class Strips(NamedTuple):
 
     weight (R, 2, 2, BANDS): channel gains against the stem as it is; hops (R, T) K-weighted power; response
     (R, 2 OCTAVES) mean over each octave, real then imaginary, and sides (R, 2) gains, for the watched instants;
-    instants (R, 2 M) what follows there, or (0, 2 M) where it is not kept because it would take much memory; variant
+    instants (2 M wide) what follows there, of the first strips only or of none, since it takes much memory; variant
     (R,); thirds (R, 31) power; loud (R,) K-weighted power, k_thirds (R, 31) where it lies; table (R, PARTS).
     """
 
@@ -102,7 +104,8 @@ class Strips(NamedTuple):
 
 class Sums(NamedTuple):
     """Mixes: power (B, 3, BANDS), hops (B, T), instants (B, 2 M), incoherent (B, 31) power of the stems as if they had
-    nothing in common, coherent (B, N, 31) power that each stem adds together with its partners."""
+    nothing in common, coherent (B, N, 31) power that each stem adds together with its partners. There may be room for
+    more mixes than are in it."""
 
     power: Float
     hops: Float
@@ -111,9 +114,8 @@ class Sums(NamedTuple):
     coherent: Float
 
 
-@compiled
-def room_for_strips(count, hops, kept, points):  # type: ignore[no-untyped-def]
-    """Strips that are still to be made, of which so many keep their watched instants: all or none."""
+def room_for_strips(count: int, hops: int, kept: int, points: int) -> Strips:
+    """Strips that are still to be made, of which the first ``kept`` will have their watched instants."""
     return Strips(
         np.empty((count, 2, 2, BANDS), dtype=np.float32),
         np.empty((count, hops), dtype=np.float32),
@@ -128,8 +130,41 @@ def room_for_strips(count, hops, kept, points):  # type: ignore[no-untyped-def]
     )
 
 
-@summing
-def in_octaves(values, thirds, found):  # type: ignore[no-untyped-def]
+def room_for_sums(count: int, stems: int, hops: int, points: int) -> Sums:
+    """Mixes that are still to be added up."""
+    return Sums(
+        np.empty((count, 3, BANDS), dtype=np.float32),
+        np.empty((count, hops), dtype=np.float32),
+        np.empty((count, points), dtype=np.float32),
+        np.empty((count, THIRDS), dtype=np.float32),
+        np.empty((count, stems, THIRDS), dtype=np.float32),
+    )
+
+
+def in_pieces(instants: Float) -> Float:
+    """Instants as in ``StemSpectra``, (2 OCTAVES, 2 M), as ``Stems`` has them, filled up with silence."""
+    rows, points = instants.shape[0], instants.shape[1] // 2
+    pieces = -(-points // PIECE)
+    found = np.zeros((rows, 2, pieces * PIECE), dtype=np.float32)
+    found[:, :, :points] = instants.reshape(rows, 2, points)
+    found = found.reshape(rows, 2, pieces, PIECE).transpose(1, 2, 0, 3)
+    return np.ascontiguousarray(found).reshape(2, pieces, rows * PIECE)
+
+
+def out_of_pieces(pieces: Float, points: int) -> Float:
+    """The inverse of ``in_pieces``, for so many instants M."""
+    found = pieces.reshape(2, -1, 2 * OCTAVES, PIECE).transpose(2, 0, 1, 3).reshape(2 * OCTAVES, 2, -1)
+    return np.ascontiguousarray(found[:, :, :points]).reshape(2 * OCTAVES, 2 * points)
+
+
+@inner
+def _clear(found):  # type: ignore[no-untyped-def]
+    for t in range(found.shape[0]):
+        found[t] = np.float32(0.0)
+
+
+@inner
+def _in_octaves(values, thirds, found):  # type: ignore[no-untyped-def]
     """found (OCTAVES,) becomes the sums of values (BANDS,) in each octave; the last takes the rest. thirds: room."""
     in_thirds(values, thirds)
     for o in range(OCTAVES):
@@ -137,9 +172,9 @@ def in_octaves(values, thirds, found):  # type: ignore[no-untyped-def]
     found[OCTAVES - 1] += thirds[THIRDS - 1]
 
 
-@summing
-def add_octaves(gains, rows, found):  # type: ignore[no-untyped-def]
-    """Add the weighted sum of OCTAVES rows to found; longer rows are cut."""
+@inner
+def _add_octaves(gains, rows, found):  # type: ignore[no-untyped-def]
+    """Add the weighted sum of OCTAVES rows to found."""
     for o in range(0, OCTAVES, 5):
         g0, g1, g2, g3, g4 = gains[o], gains[o + 1], gains[o + 2], gains[o + 3], gains[o + 4]
         r0, r1, r2, r3, r4 = rows[o], rows[o + 1], rows[o + 2], rows[o + 3], rows[o + 4]
@@ -147,33 +182,32 @@ def add_octaves(gains, rows, found):  # type: ignore[no-untyped-def]
             found[t] += g0 * r0[t] + g1 * r1[t] + g2 * r2[t] + g3 * r3[t] + g4 * r4[t]
 
 
-@summing
-def at_instants(response, v, mono, stems, found):  # type: ignore[no-untyped-def]
-    """found (2 M,) becomes what a stem is at the watched instants behind a response, before its sides' gains; of a mono
-    stem only the left half is filled, which is the right one too."""
-    wanted = found[: found.shape[0] // 2] if mono else found
-    wanted[:] = np.float32(0.0)
-    add_octaves(response, stems.instants[v], wanted)
-    add_octaves(response[OCTAVES:], stems.instants[v, OCTAVES:], wanted)
+@inner
+def _add_piece(gains, piece, found):  # type: ignore[no-untyped-def]
+    """Add the weighted sum of a piece's octaves (2 OCTAVES * PIECE,) to found (PIECE,). Since all lengths are known,
+    the inner loop is unrolled and the outer one runs on vector units."""
+    for t in range(PIECE):
+        total = found[t]
+        for o in range(2 * OCTAVES):
+            total += gains[o] * piece[o * PIECE + t]
+        found[t] = total
 
 
-@summing
-def add_sides(heard, left, right, mono, found):  # type: ignore[no-untyped-def]
-    """Add what ``at_instants`` found, with the sides' gains."""
-    half = found.shape[0] // 2
-    on_left, on_right = found[:half], found[half:]
-    to_right = heard if mono else heard[half:]
-    for m in range(half):
-        on_left[m] += left * heard[m]
-    for m in range(half):
-        on_right[m] += right * to_right[m]
-
-
-@summing
-def add_instants(strips, r, mono, stems, room, found):  # type: ignore[no-untyped-def]
-    """Add to found (2 M,) what strip r is at the watched instants. room (2 M,)."""
-    at_instants(strips.response[r], strips.variant[r], mono, stems, room)
-    add_sides(room, strips.sides[r, 0], strips.sides[r, 1], mono, found)
+@inner
+def _add_instants(v, rows, strips, mono, stems, found):  # type: ignore[no-untyped-def]
+    """Add to found (K, 2 M) what those of the strips ``rows`` (K,), all of one stem, that are of variant v are at the
+    watched instants. Each piece is read once for all strips."""
+    pieces = stems.instants.shape[2]
+    gains = np.empty(2 * OCTAVES, dtype=np.float32)
+    for side in range(2):
+        for number in range(pieces):
+            piece, start = stems.instants[v, 0 if mono else side, number], (side * pieces + number) * PIECE
+            for k in range(rows.shape[0]):
+                r = rows[k]
+                if r >= 0 and strips.variant[r] == v:
+                    for o in range(2 * OCTAVES):
+                        gains[o] = strips.sides[r, side] * strips.response[r, o]
+                    _add_piece(gains, piece, found[k][start : start + PIECE])
 
 
 @summing
@@ -189,7 +223,6 @@ def shape_strips(rows, owner, group_db, into, kind, tables, stems, k, strips):  
     gains = np.empty(OCTAVES, dtype=np.float32)
     scaled = np.empty(OCTAVES, dtype=np.float32)
     blocks = np.empty(stems.hops.shape[2], dtype=np.float32)
-    heard = np.empty(strips.instants.shape[1], dtype=np.float32)
     floor, tiny = np.float32(1e-12), np.float32(TINY)
     for n in range(rows.shape[0]):
         i, r, row = owner[n], into[n], rows[n]
@@ -233,22 +266,22 @@ def shape_strips(rows, owner, group_db, into, kind, tables, stems, k, strips):  
             strips.k_thirds[r, t] *= np.float32(1.0) / max(total, tiny)
         for b in range(BANDS):
             loud[b] = stems.k_octave[v, b] * power[b]
-        in_octaves(loud, thirds, gains)
+        _in_octaves(loud, thirds, gains)
         in_hops = strips.hops[r]
-        in_hops[:] = np.float32(0.0)
+        _clear(in_hops)
         for side in range(2):
             squared = strips.sides[r, side] * strips.sides[r, side]
             for o in range(OCTAVES):
                 scaled[o] = squared * gains[o]
-            add_octaves(scaled, stems.hops[v, OCTAVES * side :], in_hops)
+            _add_octaves(scaled, stems.hops[v, OCTAVES * side :], in_hops)
         for part in range(2):
             for b in range(BANDS):
                 loud[b] = stems.p_octave[v, b] * shaped[part, b]
-            in_octaves(loud, thirds, strips.response[r, OCTAVES * part :])
+            _in_octaves(loud, thirds, strips.response[r, OCTAVES * part :])
         strips.variant[r], strips.loud[r] = v, total
-        if strips.instants.shape[0] > 0:
-            strips.instants[r] = np.float32(0.0)
-            add_instants(strips, r, stems.channels[i] == 1, stems, heard, strips.instants[r])
+        if r < strips.instants.shape[0]:
+            _clear(strips.instants[r])
+            _add_instants(v, into[n : n + 1], strips, stems.channels[i] == 1, stems, strips.instants[r : r + 1])
         strips.table[r, LOUDNESS] = integrated(in_hops, rescale(in_hops, total), blocks)
         strips.table[r, POSITION] = (k_right - k_left) / max(total, tiny)
         strips.table[r, EQ_CHANGE] = math.sqrt(changed / max(whole, tiny))
@@ -256,17 +289,15 @@ def shape_strips(rows, owner, group_db, into, kind, tables, stems, k, strips):  
         strips.table[r, TEMPO_RATIO] = row[TEMPO]
 
 
-@summing
-def share(p, one, other, times, stems, pairs, hops, thirds):  # type: ignore[no-untyped-def]
+@inner
+def _share(p, one, other, times, stems, pairs, room, hops, thirds):  # type: ignore[no-untyped-def]
     """What two strips of coherent pair p share, counted once: their power becomes thirds (31,), and so many times their
-    K-weighted power is added to hops (T,). one, other: weights (2, 2, BANDS) of the pair's first and second."""
+    K-weighted power is added to hops (T,). one, other: weights (2, 2, BANDS) of the pair's first and second; room:
+    (4, BANDS)."""
     i, j = pairs.stems[p, 0], pairs.stems[p, 1]
     cross, octave, shared = stems.cross[i, j], pairs.octave[p], pairs.hops[p]
-    power = np.empty(BANDS, dtype=np.float32)
-    power[:] = np.float32(0.0)
-    real = np.empty(BANDS, dtype=np.float32)
-    imag = np.empty(BANDS, dtype=np.float32)
-    gains = np.empty(OCTAVES, dtype=np.float32)
+    power, real, imag, gains = room[0], room[1], room[2], room[3, :OCTAVES]
+    _clear(power)
     for c in range(2):
         for b in range(BANDS):
             re = one[c, 0, b] * other[c, 0, b] + one[c, 1, b] * other[c, 1, b]
@@ -274,177 +305,42 @@ def share(p, one, other, times, stems, pairs, hops, thirds):  # type: ignore[no-
             power[b] += re * cross[c, 0, b] - im * cross[c, 1, b]
             real[b] = times * octave[c, b] * re
             imag[b] = times * octave[c, b] * im
-        in_octaves(real, thirds, gains)
-        add_octaves(gains, shared[2 * OCTAVES * c :], hops)
-        in_octaves(imag, thirds, gains)
-        add_octaves(gains, shared[2 * OCTAVES * c + OCTAVES :], hops)
+        for part in range(2):
+            _in_octaves(imag if part else real, thirds, gains)
+            _add_octaves(gains, shared[2 * OCTAVES * c + OCTAVES * part :], hops)
     in_thirds(power, thirds)
 
 
-@summing
-def _share_from(i, p, mine, theirs, times, stems, pairs, hops, thirds):  # type: ignore[no-untyped-def]
-    """As ``share``, seen from stem i, which may be the pair's first or second."""
-    if pairs.stems[p, 0] == i:
-        share(p, mine, theirs, times, stems, pairs, hops, thirds)
-    else:
-        share(p, theirs, mine, times, stems, pairs, hops, thirds)
+@inner
+def _share_from(i, p, mine, theirs, times, stems, pairs, room, hops, thirds):  # type: ignore[no-untyped-def]
+    """As ``_share``, seen from stem i, which may be the pair's first or second."""
+    first = pairs.stems[p, 0] == i
+    _share(p, mine if first else theirs, theirs if first else mine, times, stems, pairs, room, hops, thirds)
 
 
-@summing
-def add_power(one, other, cross, back, times, power):  # type: ignore[no-untyped-def]
-    """Add to power (3, BANDS) what two strips bring together, so many times: twice for two stems, once for a stem with
-    itself. one, other: weights (2, 2, BANDS); cross (3, 2, BANDS) of the two, back of the two the other way round."""
-    for c in range(2):
-        for b in range(BANDS):
-            re = one[c, 0, b] * other[c, 0, b] + one[c, 1, b] * other[c, 1, b]
-            im = one[c, 1, b] * other[c, 0, b] - one[c, 0, b] * other[c, 1, b]
-            power[c, b] += times * (re * cross[c, 0, b] - im * cross[c, 1, b])
-    half = np.float32(0.5) * times
-    for b in range(BANDS):
-        re = one[0, 0, b] * other[1, 0, b] + one[0, 1, b] * other[1, 1, b]
-        im = one[0, 1, b] * other[1, 0, b] - one[0, 0, b] * other[1, 1, b]
-        power[2, b] += half * (re * cross[2, 0, b] - im * cross[2, 1, b])
-    for b in range(BANDS):
-        re = other[0, 0, b] * one[1, 0, b] + other[0, 1, b] * one[1, 1, b]
-        im = other[0, 1, b] * one[1, 0, b] - other[0, 0, b] * one[1, 1, b]
-        power[2, b] += half * (re * back[2, 0, b] - im * back[2, 1, b])
-
-
-@summing
+@inner
 def _add(values, found):  # type: ignore[no-untyped-def]
     for t in range(found.shape[0]):
         found[t] += values[t]
 
 
-@summing
-def add_up(strips, count, stems, pairs):  # type: ignore[no-untyped-def]
-    """The Sums of mixes; strip i * count + n is that of stem i in mix n."""
-    number, points = stems.first.shape[0], stems.instants.shape[2]
-    sums = Sums(
-        np.zeros((count, 3, BANDS), dtype=np.float32),
-        np.zeros((count, strips.hops.shape[1]), dtype=np.float32),
-        np.zeros((count, points), dtype=np.float32),
-        np.zeros((count, THIRDS), dtype=np.float32),
-        np.empty((count, number, THIRDS), dtype=np.float32),
-    )
-    heard = np.empty(points, dtype=np.float32)
-    shared = np.empty(THIRDS, dtype=np.float32)
-    one, two = np.float32(1.0), np.float32(2.0)
-    for i in range(number):
-        mono = stems.channels[i] == 1
-        for n in range(count):
-            r = i * count + n
-            _add(strips.hops[r], sums.hops[n])
-            if strips.instants.shape[0] > 0:
-                _add(strips.instants[r], sums.instants[n])
-            else:
-                add_instants(strips, r, mono, stems, heard, sums.instants[n])
-            for t in range(THIRDS):
-                sums.incoherent[n, t] += strips.thirds[r, t]
-                sums.coherent[n, i, t] = strips.thirds[r, t]
-        for j in range(i + 1):
-            times = one if i == j else two
-            for n in range(count):
-                a, b = strips.weight[i * count + n], strips.weight[j * count + n]
-                add_power(a, b, stems.cross[i, j], stems.cross[j, i], times, sums.power[n])
-    for p in range(pairs.stems.shape[0]):
-        i, j = pairs.stems[p, 0], pairs.stems[p, 1]
-        for n in range(count):
-            a, b = strips.weight[i * count + n], strips.weight[j * count + n]
-            share(p, a, b, one, stems, pairs, sums.hops[n], shared)
-            for t in range(THIRDS):
-                sums.coherent[n, i, t] += shared[t]
-                sums.coherent[n, j, t] += shared[t]
-    return sums
+@inner
+def _add_rest(weight, there, back, rest):  # type: ignore[no-untyped-def]
+    """Add to rest (4, 2, BANDS) what a strip of weight (2, 2, BANDS) brings to another stem's cross-spectra with the
+    mix, for L L*, R R*, L R* and (R L*)*. there: cross-spectra (3, 2, BANDS) of that stem with the strip's, back: of
+    the two the other way round."""
+    for row in range(3):  # conj(w) C
+        w, c, found = weight[0 if row == 0 else 1], there[row], rest[row]
+        for b in range(BANDS):
+            found[0, b] += w[0, b] * c[0, b] + w[1, b] * c[1, b]
+            found[1, b] += w[0, b] * c[1, b] - w[1, b] * c[0, b]
+    w, c, found = weight[0], back[2], rest[3]  # w C
+    for b in range(BANDS):
+        found[0, b] += w[0, b] * c[0, b] - w[1, b] * c[1, b]
+        found[1, b] += w[0, b] * c[1, b] + w[1, b] * c[0, b]
 
 
-@summing
-def _share(coherent, k_thirds, inverse):  # type: ignore[no-untyped-def]
-    """A stem's K-weighted mean share of the mix's power, from (31,) each; inverse: 1 / the mix's power."""
-    zero = np.float32(0.0)
-    share = zero
-    for t in range(coherent.shape[0]):  # a length that is known would be unrolled in single steps
-        share += max(coherent[t], zero) * k_thirds[t] * inverse[t]
-    return share
-
-
-@summing
-def _audibility(shares, ears, n, parts):  # type: ignore[no-untyped-def]
-    """Each stem's share (N,), while it plays, in dB as row n of the audibility in parts."""
-    for i in range(shares.shape[0]):
-        shares[i] = min(max(shares[i] / max(ears.playing[i], np.float32(1e-3)), np.float32(1e-12)), np.float32(1.0))
-    to_decibels(shares)
-    for i in range(shares.shape[0]):
-        parts[AUDIBILITY, n, i] = shares[i]
-
-
-@summing
-def measure(sums, strips, ears):  # type: ignore[no-untyped-def]
-    """Measures of mixes, from what ``add_up`` found: scalars (SCALARS, B), spectra (SPECTRA, B, 31), both as ``listen``
-    leaves them, and parts (PARTS, B, N)."""
-    count, stems = sums.coherent.shape[:2]
-    scalars = np.empty((SCALARS, count))
-    spectra = np.empty((SPECTRA, count, THIRDS))
-    parts = np.empty((PARTS, count, stems))
-    room = scratch(sums.hops.shape[1], ears.frame.shape[0])
-    shares = np.empty(stems, dtype=np.float32)
-    for n in range(count):
-        listen(sums.power[n], sums.hops[n], sums.instants[n], sums.incoherent[n], ears, room, n, scalars, spectra)
-        for i in range(stems):
-            r = i * count + n
-            shares[i] = _share(sums.coherent[n, i], strips.k_thirds[r], room.inverse)
-            for part in range(PARTS):
-                parts[part, n, i] = strips.table[r, part]
-        _audibility(shares, ears, n, parts)
-    return scalars, spectra, parts
-
-
-@summing
-def evaluate(knobs, groups_db, group_of, kind, tables, stems, pairs, ears):  # type: ignore[no-untyped-def]
-    """Measures of mixes, as ``measure`` returns them, from knobs (B, N, COLUMNS) and the groups' gains (B, G).
-
-    group_of, kind (N,): each stem's group and the number of its EQ shape in the tables.
-    """
-    mixes, number = knobs.shape[0], knobs.shape[1]
-    rows = np.empty((number * mixes, knobs.shape[2]))
-    owner = np.empty(number * mixes, dtype=np.int64)
-    into = np.empty(number * mixes, dtype=np.int64)
-    group_db = np.empty(number * mixes)
-    for i in range(number):
-        for n in range(mixes):
-            r = i * mixes + n
-            owner[r], into[r], group_db[r] = i, r, groups_db[n, group_of[i]]
-            copy(knobs[n, i], rows[r])
-    strips = room_for_strips(number * mixes, stems.hops.shape[2], 0, stems.instants.shape[2])
-    shape_strips(rows, owner, group_db, into, kind, tables, stems, ears.k, strips)
-    return measure(add_up(strips, mixes, stems, pairs), strips, ears)
-
-
-@summing
-def _rest_of_mix(weight, cross, stem, rest):  # type: ignore[no-untyped-def]
-    """rest (4, 2, BANDS) becomes what all the other stems bring to a stem's cross-spectra with the mix, for L L*, R R*,
-    L R* and (R L*)*. weight (N, 2, 2, BANDS)."""
-    rest[:] = np.float32(0.0)
-    for j in range(weight.shape[0]):
-        if j == stem:
-            continue
-        for row in range(4):
-            form = min(row, 2)
-            w = weight[j, 0 if row == 0 or row == 3 else 1]
-            real, imag = rest[row, 0], rest[row, 1]
-            if row < 3:  # conj(w) C
-                there = cross[stem, j, form]
-                for b in range(BANDS):
-                    real[b] += w[0, b] * there[0, b] + w[1, b] * there[1, b]
-                    imag[b] += w[0, b] * there[1, b] - w[1, b] * there[0, b]
-            else:  # w C, of the pair the other way round
-                there = cross[j, stem, form]
-                for b in range(BANDS):
-                    real[b] += w[0, b] * there[0, b] - w[1, b] * there[1, b]
-                    imag[b] += w[0, b] * there[1, b] + w[1, b] * there[0, b]
-
-
-@summing
+@inner
 def _power_with(weight, rest, own, times, base, power):  # type: ignore[no-untyped-def]
     """power (3, BANDS) becomes base plus, so many times, what a strip adds alone and together with the rest.
 
@@ -465,166 +361,217 @@ def _power_with(weight, rest, own, times, base, power):  # type: ignore[no-untyp
         power[2, b] = base[2, b] + times * (alone + left + right)
 
 
-@compiled
-def _equal(one, other):  # type: ignore[no-untyped-def]
-    same = True
-    for t in range(one.shape[0]):
-        same &= one[t] == other[t]
-    return same
+@inner
+def _add_powers(strips, rows, stems, sums):  # type: ignore[no-untyped-def]
+    """Add to the powers of the sums: stem by stem what its strip adds alone and with those of the stems before it."""
+    rest = np.empty((_TOGETHER, 4, 2, BANDS), dtype=np.float32)
+    flat = rest.reshape(_TOGETHER, 8 * BANDS)
+    for start in range(0, rows.shape[1], _TOGETHER):
+        some = range(start, min(start + _TOGETHER, rows.shape[1]))
+        for i in range(rows.shape[0]):
+            for n in some:
+                _clear(flat[n - start])
+            for j in range(i):
+                there, back = stems.cross[i, j], stems.cross[j, i]
+                for n in some:
+                    if rows[j, n] >= 0:
+                        _add_rest(strips.weight[rows[j, n]], there, back, rest[n - start])
+            own = stems.cross[i, i]
+            for n in some:
+                if rows[i, n] >= 0:
+                    weight, power = strips.weight[rows[i, n]], sums.power[n]
+                    _power_with(weight, rest[n - start], own, np.float32(1.0), power, power)
 
 
 @summing
-def successors(numbers, made, now, sums, stems, pairs, ears, first, scalars, spectra, parts):  # type: ignore[no-untyped-def]
-    """Measures of the mixes in which one stem takes another strip, as ``measure`` returns them, from column ``first``.
+def add_up(strips, rows, stems, pairs, sums):  # type: ignore[no-untyped-def]
+    """Sum mixes up. rows (N, B): the strip of each stem in each mix, below 0 where a mix is without the stem."""
+    number, count = rows.shape
+    room = np.empty((4, BANDS), dtype=np.float32)
+    shared = np.empty(THIRDS, dtype=np.float32)
+    for n in range(count):
+        for row in range(3):
+            _clear(sums.power[n, row])
+        _clear(sums.hops[n])
+        _clear(sums.instants[n])
+        _clear(sums.incoherent[n])
+        for i in range(number):
+            _clear(sums.coherent[n, i])
+    for i in range(number):
+        for n in range(count):
+            r = rows[i, n]
+            if r >= 0:
+                _add(strips.hops[r], sums.hops[n])
+                _add(strips.thirds[r], sums.incoherent[n])
+                _add(strips.thirds[r], sums.coherent[n, i])
+                if r < strips.instants.shape[0]:
+                    _add(strips.instants[r], sums.instants[n])
+        if strips.instants.shape[0] == 0:
+            for v in range(stems.first[i], stems.first[i] + VARIANTS):
+                _add_instants(v, rows[i], strips, stems.channels[i] == 1, stems, sums.instants[:count])
+    _add_powers(strips, rows, stems, sums)
+    for p in range(pairs.stems.shape[0]):
+        i, j = pairs.stems[p, 0], pairs.stems[p, 1]
+        for n in range(count):
+            if rows[i, n] >= 0 and rows[j, n] >= 0:
+                a, b = strips.weight[rows[i, n]], strips.weight[rows[j, n]]
+                _share(p, a, b, np.float32(1.0), stems, pairs, room, sums.hops[n], shared)
+                _add(shared, sums.coherent[n, i])
+                _add(shared, sums.coherent[n, j])
 
-    numbers (S, 2): stem and row of its strip in ``made``, sorted by stem; now: the mix's strips, one a stem, with their
-    instants; sums: its sums, of one mix.
-    """
-    count, length, points = now.weight.shape[0], now.hops.shape[1], stems.instants.shape[2]
-    room = scratch(length, ears.frame.shape[0])
+
+@inner
+def _part(coherent, k_thirds, inverse):  # type: ignore[no-untyped-def]
+    """A stem's K-weighted mean share of the mix's power, from (31,) each; inverse: 1 / the mix's power."""
+    zero = np.float32(0.0)
+    share = zero
+    for t in range(coherent.shape[0]):  # a length that is known would be unrolled in single steps
+        share += max(coherent[t], zero) * k_thirds[t] * inverse[t]
+    return share
+
+
+@summing
+def measure(sums, strips, rows, ears, first, scalars, spectra, parts):  # type: ignore[no-untyped-def]
+    """Measures of mixes that were summed up, into columns from ``first`` on: scalars (SCALARS, B), spectra
+    (SPECTRA, B, 31), both as ``listen`` leaves them, and parts (PARTS, B, N). rows (N, mixes): the stems' strips."""
+    number = rows.shape[0]
+    room = scratch(sums.hops.shape[1], ears.frame.shape[0])
+    shares = np.empty(number, dtype=np.float32)
+    least, one = np.float32(1e-12), np.float32(1.0)
+    for n in range(rows.shape[1]):
+        at = first + n
+        listen(sums.power[n], sums.hops[n], sums.instants[n], sums.incoherent[n], ears, room, at, scalars, spectra)
+        for i in range(number):
+            r = rows[i, n]
+            for part in range(PARTS):
+                parts[part, at, i] = strips.table[r, part]
+            share = _part(sums.coherent[n, i], strips.k_thirds[r], room.inverse)
+            shares[i] = min(max(share / max(ears.playing[i], np.float32(1e-3)), least), one)  # while the stem plays
+        to_decibels(shares)
+        for i in range(number):
+            parts[AUDIBILITY, at, i] = shares[i]
+
+
+@summing
+def successors(moved, rows, strips, now, stems, pairs, sums):  # type: ignore[no-untyped-def]
+    """Sum up the mixes in which one stem takes another strip. moved (S,): the stem, in rising order; rows (S,): its
+    strip. now: the sums of the mix as it is, whose strips are the first ones, with their instants."""
+    number, length = stems.first.shape[0], now.hops.shape[1]
     one = np.float32(1.0)
+    room = np.empty((4, BANDS), dtype=np.float32)
     rest = np.empty((4, 2, BANDS), dtype=np.float32)
-    old_power = np.empty((3, BANDS), dtype=np.float32)
     power = np.empty((3, BANDS), dtype=np.float32)
-    old_hops = np.empty(length, dtype=np.float32)
     hops = np.empty(length, dtype=np.float32)
-    heard = np.empty(points, dtype=np.float32)
-    old_instants = np.empty(points, dtype=np.float32)
-    instants = np.empty(points, dtype=np.float32)
-    others = np.empty(THIRDS, dtype=np.float32)
+    instants = np.empty(now.instants.shape[1], dtype=np.float32)
     incoherent = np.empty(THIRDS, dtype=np.float32)
-    mine = np.empty(THIRDS, dtype=np.float32)
-    theirs = np.empty(THIRDS, dtype=np.float32)
-    shared = np.empty((count, THIRDS), dtype=np.float32)
-    coherent = np.empty((count, THIRDS), dtype=np.float32)
-    shares = np.empty(count, dtype=np.float32)
-    variant, response = now.variant[0], now.response[0]
-    last = -1
-    for s in range(numbers.shape[0]):
-        i, r = numbers[s, 0], numbers[s, 1]
-        n = first + s
-        mono = stems.channels[i] == 1
+    coherent = np.empty((number, THIRDS), dtype=np.float32)
+    shared = np.empty(THIRDS, dtype=np.float32)
+    others = np.empty(rows.shape[0], dtype=np.int64)  # strips whose instants have to be worked out
+    start = 0
+    while start < moved.shape[0]:
+        i, stop = moved[start], start
+        while stop < moved.shape[0] and moved[stop] == i:
+            stop += 1
         partners = range(pairs.start[i], pairs.start[i + 1])
-        if i != last:  # the mix without the stem
-            last = i
-            _rest_of_mix(now.weight, stems.cross, i, rest)
-            _power_with(now.weight[i], rest, stems.cross[i, i], -one, sums.power[0], old_power)
-            for t in range(length):
-                old_hops[t] = sums.hops[0, t] - now.hops[i, t]
-            variant, response = now.variant[i], now.response[i]
-            at_instants(response, variant, mono, stems, heard)
-            for m in range(points):
-                old_instants[m] = sums.instants[0, m] - now.instants[i, m]
-            for t in range(THIRDS):
-                others[t] = sums.incoherent[0, t] - now.thirds[i, t]
-            for j in range(count):
-                copy(sums.coherent[0, j], coherent[j])
-            for q in partners:
-                j, p = pairs.partner[q], pairs.number[q]
-                _share_from(i, p, now.weight[i], now.weight[j], -one, stems, pairs, old_hops, mine)
-                for t in range(THIRDS):
-                    coherent[j, t] -= mine[t]
-        _power_with(made.weight[r], rest, stems.cross[i, i], one, old_power, power)
-        if made.variant[r] != variant or not _equal(made.response[r], response):
-            variant, response = made.variant[r], made.response[r]
-            at_instants(made.response[r], made.variant[r], mono, stems, heard)
-        copy(old_instants, instants)
-        add_sides(heard, made.sides[r, 0], made.sides[r, 1], mono, instants)
-        for t in range(length):
-            hops[t] = old_hops[t] + made.hops[r, t]
-        for t in range(THIRDS):
-            mine[t] = made.thirds[r, t]
-            incoherent[t] = others[t] + mine[t]
+        # the mix without the stem
+        for row in range(4):
+            for part in range(2):
+                _clear(rest[row, part])
+        for j in range(number):
+            if j != i:
+                _add_rest(strips.weight[j], stems.cross[i, j], stems.cross[j, i], rest)
+        own = stems.cross[i, i]
+        _power_with(strips.weight[i], rest, own, -one, now.power[0], power)
+        _take(now.hops[0], strips.hops[i], hops)
+        _take(now.instants[0], strips.instants[i], instants)
+        _take(now.incoherent[0], strips.thirds[i], incoherent)
+        for j in range(number):
+            copy(now.coherent[0, j], coherent[j])
         for q in partners:
             j, p = pairs.partner[q], pairs.number[q]
-            _share_from(i, p, made.weight[r], now.weight[j], one, stems, pairs, hops, shared[j])
-        listen(power, hops, instants, incoherent, ears, room, n, scalars, spectra)
-        for j in range(count):
-            shares[j] = _share(coherent[j], now.k_thirds[j], room.inverse)
-            for part in range(PARTS):
-                parts[part, n, j] = now.table[j, part]
-        for q in partners:
-            j = pairs.partner[q]
-            for t in range(THIRDS):
-                mine[t] += shared[j, t]
-                theirs[t] = coherent[j, t] + shared[j, t]
-            shares[j] = _share(theirs, now.k_thirds[j], room.inverse)
-        shares[i] = _share(mine, made.k_thirds[r], room.inverse)
-        for part in range(PARTS):
-            parts[part, n, i] = made.table[r, part]
-        _audibility(shares, ears, n, parts)
+            _share_from(i, p, strips.weight[i], strips.weight[j], -one, stems, pairs, room, hops, shared)
+            _take(coherent[j], shared, coherent[j])
+        for n in range(start, stop):  # and with it as it would be
+            r = rows[n]
+            _power_with(strips.weight[r], rest, own, one, power, sums.power[n])
+            copy(instants, sums.instants[n])
+            others[n] = -1 if _scale_instants(strips, i, r, sums.instants[n]) else r
+            copy(hops, sums.hops[n])
+            _add(strips.hops[r], sums.hops[n])
+            copy(incoherent, sums.incoherent[n])
+            _add(strips.thirds[r], sums.incoherent[n])
+            for j in range(number):
+                copy(coherent[j], sums.coherent[n, j])
+            copy(strips.thirds[r], sums.coherent[n, i])
+            for q in partners:
+                j, p = pairs.partner[q], pairs.number[q]
+                _share_from(i, p, strips.weight[r], strips.weight[j], one, stems, pairs, room, sums.hops[n], shared)
+                _add(shared, sums.coherent[n, i])
+                _add(shared, sums.coherent[n, j])
+        for v in range(stems.first[i], stems.first[i] + VARIANTS):
+            _add_instants(v, others[start:stop], strips, stems.channels[i] == 1, stems, sums.instants[start:stop])
+        start = stop
 
 
-@summing
-def _times(values, factor, found):  # type: ignore[no-untyped-def]
+@inner
+def _scale_instants(strips, i, r, found):  # type: ignore[no-untyped-def]
+    """Add to found (2 M,) what strip r is at the watched instants, if strip i, whose instants are kept, differs from it
+    in its gains only; returns whether it does."""
+    if strips.variant[r] != strips.variant[i] or strips.sides[i, 0] == 0.0 or strips.sides[i, 1] == 0.0:
+        return False
+    for o in range(2 * OCTAVES):
+        if strips.response[r, o] != strips.response[i, o]:
+            return False
+    half = found.shape[0] // 2
+    left, right = strips.sides[r, 0] / strips.sides[i, 0], strips.sides[r, 1] / strips.sides[i, 1]
+    on_left, on_right, heard = found[:half], found[half:], strips.instants[i]
+    on_right_heard = heard[half:]
+    for m in range(half):
+        on_left[m] += left * heard[m]
+        on_right[m] += right * on_right_heard[m]
+    return True
+
+
+@inner
+def _take(values, less, found):  # type: ignore[no-untyped-def]
     for t in range(found.shape[0]):
-        found[t] = factor * values[t]
+        found[t] = values[t] - less[t]
 
 
-@summing
-def _scaled(now, factors, strips):  # type: ignore[no-untyped-def]
-    """Fill strips with the mix's own in ``now``, that of stem i scaled by factors (N, B): row i * B + n is mix n's."""
-    stems, count = factors.shape
-    for i in range(stems):
-        for n in range(count):
-            r, factor = i * count + n, factors[i, n]
-            for c in range(2):
-                for part in range(2):
-                    _times(now.weight[i, c, part], factor, strips.weight[r, c, part])
-            _times(now.hops[i], factor * factor, strips.hops[r])
-            _times(now.thirds[i], factor * factor, strips.thirds[r])
-            _times(now.instants[i], factor, strips.instants[r])
-
-
-@summing
-def _at_gain(gain, plus, zero, minus, found):  # type: ignore[no-untyped-def]
-    """found (n,) becomes the second-order polynomial in a gain that is known at 1, 0 and -1."""
-    half = np.float32(0.5)
+@inner
+def _at_gain(gain, whole, others, alone, found):  # type: ignore[no-untyped-def]
+    """found (n,) becomes a polynomial in a group's gain: others + linear gain + alone gain^2, which is whole at 1."""
     for t in range(found.shape[0]):
-        linear = half * (plus[t] - minus[t])
-        square = half * (plus[t] + minus[t]) - zero[t]
-        found[t] = zero[t] + gain * (linear + gain * square)
+        linear = whole[t] - others[t] - alone[t]
+        found[t] = others[t] + gain * (linear + gain * alone[t])
 
 
 @summing
-def group_successors(numbers, changes_db, group_of, now, sums, stems, pairs, ears, first, scalars, spectra, parts):  # type: ignore[no-untyped-def]
-    """As ``successors``, of the mixes in which the stems of groups ``numbers`` (S,), sorted, are scaled by
-    ``changes_db`` (S,). group_of (N,): the group of each stem."""
-    count, length = now.weight.shape[0], now.hops.shape[1]
-    room = scratch(length, ears.frame.shape[0])
-    power = np.empty((3, BANDS), dtype=np.float32)
-    hops = np.empty(length, dtype=np.float32)
-    instants = np.empty(stems.instants.shape[2], dtype=np.float32)
-    incoherent = np.empty(THIRDS, dtype=np.float32)
-    coherent = np.empty((count, THIRDS), dtype=np.float32)
-    shares = np.empty(count, dtype=np.float32)
-    factors = np.empty((count, 2), dtype=np.float32)
-    strips = room_for_strips(2 * count, length, 2 * count, stems.instants.shape[2])
-    ends = sums
-    last = -1
-    for s in range(numbers.shape[0]):
-        n = first + s
-        if numbers[s] != last:  # the mixes without the group's stems, and with their polarity turned
-            last = numbers[s]
-            for i in range(count):
-                factors[i, 0] = 0.0 if group_of[i] == last else 1.0
-                factors[i, 1] = -1.0 if group_of[i] == last else 1.0
-            _scaled(now, factors, strips)
-            ends = add_up(strips, factors.shape[1], stems, pairs)
+def turn_groups(groups, changes_db, now, ends, sums):  # type: ignore[no-untyped-def]
+    """Sum up the mixes in which the stems of ``groups`` (S,) are scaled by changes_db (S,). now: the sums of the mix as
+    it is; ends: of those without group g (2 g) and of group g alone (2 g + 1)."""
+    for s in range(groups.shape[0]):
+        without, alone = 2 * groups[s], 2 * groups[s] + 1
         gain = np.float32(10.0 ** (changes_db[s] / 20.0))
         for row in range(3):
-            _at_gain(gain, sums.power[0, row], ends.power[0, row], ends.power[1, row], power[row])
-        for i in range(count):
-            _at_gain(gain, sums.coherent[0, i], ends.coherent[0, i], ends.coherent[1, i], coherent[i])
-        _at_gain(gain, sums.hops[0], ends.hops[0], ends.hops[1], hops)
-        _at_gain(gain, sums.instants[0], ends.instants[0], ends.instants[1], instants)
-        _at_gain(gain, sums.incoherent[0], ends.incoherent[0], ends.incoherent[1], incoherent)
-        listen(power, hops, instants, incoherent, ears, room, n, scalars, spectra)
-        for i in range(count):
-            shares[i] = _share(coherent[i], now.k_thirds[i], room.inverse)
-            for part in range(PARTS):
-                parts[part, n, i] = now.table[i, part]
-            if group_of[i] == last:  # the gates do not move with the stem
-                scale = rescale(now.hops[i], gain * gain * now.loud[i])
-                parts[LOUDNESS, n, i] = integrated(now.hops[i], scale, room.blocks)
-        _audibility(shares, ears, n, parts)
+            _at_gain(gain, now.power[0, row], ends.power[without, row], ends.power[alone, row], sums.power[s, row])
+        for i in range(now.coherent.shape[1]):
+            found = sums.coherent[s, i]
+            _at_gain(gain, now.coherent[0, i], ends.coherent[without, i], ends.coherent[alone, i], found)
+        _at_gain(gain, now.hops[0], ends.hops[without], ends.hops[alone], sums.hops[s])
+        _at_gain(gain, now.incoherent[0], ends.incoherent[without], ends.incoherent[alone], sums.incoherent[s])
+        for m in range(now.instants.shape[1]):
+            sums.instants[s, m] = ends.instants[without, m] + gain * ends.instants[alone, m]
+
+
+@summing
+def group_loudness(groups, changes_db, group_of, strips, first, parts):  # type: ignore[no-untyped-def]
+    """Correct the loudness of the stems of scaled groups, in columns of parts from ``first`` on. It moves with the
+    gain, but for the gate at -70 LUFS."""
+    blocks = np.empty(strips.hops.shape[1], dtype=np.float32)
+    for s in range(groups.shape[0]):
+        gain = np.float32(10.0 ** (changes_db[s] / 20.0))
+        for i in range(group_of.shape[0]):
+            if group_of[i] == groups[s]:
+                scale = rescale(strips.hops[i], gain * gain * strips.loud[i])
+                parts[LOUDNESS, first + s, i] = integrated(strips.hops[i], scale, blocks)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixrl.analysis import SUBBANDS
-from mixrl.compiled import compiled, summing
+from mixrl.compiled import bits_of, inner, number_of
 from mixrl.measures import CENTRES_HZ, SILENCE_DB
 
 THIRDS = len(CENTRES_HZ)
@@ -25,7 +25,7 @@ _LOWEST, _HIGHEST = 10.0 * math.log10(0.1), 18.0  # limiting in dB of dB: 0.1 dB
 _LEVELS = 512  # of limiting that are told apart
 _STEP = 64  # of them, between first guesses
 _SLOPE = 6.0 * math.log(10.0) / 10.0  # frames of 10 ms in which a reduction falls by one of them: a release of 60 ms
-_BINS = 512  # of the loudness range's histogram, 64 an octave
+_STEPS = 512  # of power that the loudness range tells apart, 64 an octave
 
 
 class Ears(NamedTuple):
@@ -48,12 +48,12 @@ class Scratch(NamedTuple):
     blocks: NDArray[np.float32]
     windows: NDArray[np.float32]
     heights: NDArray[np.float32]
-    bins: NDArray[np.int32]
+    steps: NDArray[np.int32]
     ratios: NDArray[np.float32]
     inverse: NDArray[np.float32]
 
 
-@compiled
+@inner
 def scratch(hops, instants):  # type: ignore[no-untyped-def]
     """Room for mixes of so many hops and watched instants."""
     size = max(hops, instants) + 1
@@ -61,52 +61,59 @@ def scratch(hops, instants):  # type: ignore[no-untyped-def]
         np.empty(size, dtype=np.float32),
         np.empty(size, dtype=np.float32),
         np.empty(size, dtype=np.float32),
-        np.empty(_BINS, dtype=np.int32),
+        np.empty(size, dtype=np.int32),
         np.empty(SPECTRA * THIRDS, dtype=np.float32),
         np.empty(THIRDS, dtype=np.float32),
     )
 
 
-@compiled
+@inner
 def copy(values, found):  # type: ignore[no-untyped-def]
     """Copy one row of numbers over another; quicker to compile than an assignment between slices."""
     for t in range(found.shape[0]):
         found[t] = values[t]
 
 
-@compiled
+@inner
 def decibels(power):  # type: ignore[no-untyped-def]
     """10 log10 of a power, with a floor."""
     return 10.0 * math.log10(max(power, _FLOOR))
 
 
-@summing
+@inner
 def to_decibels(values):  # type: ignore[no-untyped-def]
     """Turn powers (n,), float32, above 0, into decibels, to 1e-5 dB.
 
     The exponent is read off the number's bits, the mantissa's logarithm is the series of the inverse hyperbolic
-    tangent: loops that run on vector units, which calls of log10 do not.
+    tangent: a loop that runs on vector units, which calls of log10 do not.
     """
     per_octave = np.float32(10.0 * math.log10(2.0))
     scale = np.float32(20.0 / math.log(10.0))
     one = np.float32(1.0)
-    bits = values.view(np.int32)
-    count = values.shape[0]
-    exponents = np.empty(count, dtype=np.float32)
-    for n in range(count):
-        exponents[n] = per_octave * np.float32((bits[n] >> np.int32(23)) - np.int32(127))
-        bits[n] = (bits[n] & np.int32(0x7FFFFF)) | np.int32(0x3F800000)
-    for n in range(count):
-        s = (values[n] - one) / (values[n] + one)
+    for n in range(values.shape[0]):
+        bits = bits_of(values[n])
+        exponent = per_octave * np.float32((bits >> np.int32(23)) - np.int32(127))
+        mantissa = number_of((bits & np.int32(0x7FFFFF)) | np.int32(0x3F800000))
+        s = (mantissa - one) / (mantissa + one)
         q = s * s
         series = np.float32(1 / 9) + q * np.float32(1 / 11)
         series = np.float32(1 / 7) + q * series
         series = np.float32(1 / 5) + q * series
         series = np.float32(1 / 3) + q * series
-        values[n] = exponents[n] + scale * s * (one + q * series)
+        values[n] = exponent + scale * s * (one + q * series)
 
 
-@summing
+@inner
+def highest(values):  # type: ignore[no-untyped-def]
+    """The highest of (n,) numbers, float32, none below 0, which is what there is at least. Such numbers rise with their
+    bits, and vector units take the maximum of integers without being told that there are no NaN."""
+    found = np.int32(0)
+    for n in range(values.shape[0]):
+        found = max(found, bits_of(values[n]))
+    return number_of(found)
+
+
+@inner
 def in_thirds(values, found):  # type: ignore[no-untyped-def]
     """found (31,) becomes the sums of values (BANDS,) in each third-octave."""
     for t in range(THIRDS):
@@ -114,7 +121,7 @@ def in_thirds(values, found):  # type: ignore[no-untyped-def]
         found[t] = (values[b] + values[b + 1]) + (values[b + 2] + values[b + 3])
 
 
-@summing
+@inner
 def rescale(hops, total):  # type: ignore[no-untyped-def]
     """The factor that makes hop powers (T,) have the exact mean ``total``; those below 0 count as 0."""
     mean = np.float32(0.0)
@@ -123,7 +130,7 @@ def rescale(hops, total):  # type: ignore[no-untyped-def]
     return np.float32(total * hops.shape[0] / max(mean, TINY))
 
 
-@summing
+@inner
 def integrated(hops, scale, blocks):  # type: ignore[no-untyped-def]
     """Integrated loudness, LUFS (ITU-R BS.1770-5: gates at -70 LUFS and 10 LU below). blocks: room for as many."""
     length = min(4, hops.shape[0])
@@ -150,7 +157,7 @@ def integrated(hops, scale, blocks):  # type: ignore[no-untyped-def]
     return max(decibels(kept) - 0.691, SILENCE_DB)
 
 
-@summing
+@inner
 def _moving_sums(hops, window, part, spare, found):  # type: ignore[no-untyped-def]
     """found becomes the sums of ``window`` hops from each one on, those below 0 counting as 0. part, spare: room."""
     zero = np.float32(0.0)
@@ -172,61 +179,72 @@ def _moving_sums(hops, window, part, spare, found):  # type: ignore[no-untyped-d
         width *= 2
 
 
-@summing
-def _range(windows, count, bins):  # type: ignore[no-untyped-def]
-    """Loudness range, LU (EBU Tech 3342), of short-term powers: to 0.05 LU, from a histogram over their exponents."""
+@inner
+def _step_over(steps, count, number):  # type: ignore[no-untyped-def]
+    """The lowest step that more than ``number`` of the first ``count`` do not exceed, or the last. Bisecting by counts
+    on vector units is quicker than a histogram."""
+    low, high = np.int32(0), np.int32(_STEPS - 1)
+    while low < high:
+        middle = (low + high) // np.int32(2)
+        inside = np.int32(0)
+        for t in range(count):
+            inside += np.int32(1) if steps[t] <= middle else np.int32(0)
+        if inside > number:
+            high = middle
+        else:
+            low = middle + np.int32(1)
+    return low
+
+
+@inner
+def _range(windows, count, steps):  # type: ignore[no-untyped-def]
+    """Loudness range, LU (EBU Tech 3342), of short-term powers: to 0.05 LU, the step of their exponents' first bits.
+    steps: room for as many."""
     gate = np.float32(_GATE)
     zero, one = np.float32(0.0), np.float32(1.0)
-    total, number, highest = zero, zero, zero
+    total, number = zero, zero
     for t in range(count):
         inside = windows[t] > gate
         total += windows[t] if inside else zero
         number += one if inside else zero
-        highest = max(highest, windows[t])
     if number == zero:
         return 0.0
-    gate = max(gate, total / number * np.float32(0.01))
-    bits = windows.view(np.int32)
-    windows[windows.shape[0] - 1] = highest  # beyond the windows' count
-    top = bits[windows.shape[0] - 1] >> 17
-    last = np.int32(_BINS - 1)
-    for at in range(_BINS):
-        bins[at] = 0
-    kept = 0
-    for t in range(count):
-        if windows[t] > gate:
-            bins[min(np.int32(top - (bits[t] >> 17)), last)] += np.int32(1)
-            kept += 1
-    loudest, quietest = int(0.05 * (kept - 1)), int(0.90 * (kept - 1))
-    high, seen = 0, np.int64(bins[0])
-    while seen <= loudest:
-        high += 1
-        seen += bins[high]
-    low = high
-    while seen <= quietest:
-        low += 1
-        seen += bins[low]
+    least = bits_of(max(gate, total / number * np.float32(0.01)))
+    top = bits_of(highest(windows[:count])) >> np.int32(17)
+    last, none = np.int32(_STEPS - 1), np.int32(_STEPS)
+    kept = np.int32(0)
+    for t in range(count):  # steps below the highest
+        bits = bits_of(windows[t])
+        steps[t] = min(top - (bits >> np.int32(17)), last) if bits > least else none
+        kept += np.int32(1) if bits > least else np.int32(0)
+    high, low = _step_over(steps, count, int(0.05 * (kept - 1))), _step_over(steps, count, int(0.90 * (kept - 1)))
     return (low - high) * 10.0 * math.log10(2.0) / 64.0
 
 
-@summing
+@inner
 def _number_over(heights, limit):  # type: ignore[no-untyped-def]
     number = np.float32(0.0)
     for n in range(heights.shape[0]):
-        number += np.float32(1.0) if heights[n] * heights[n] > limit else np.float32(0.0)
+        number += np.float32(1.0) if heights[n] > limit else np.float32(0.0)
     return number
 
 
-@summing
-def _keep_peaks(heights, frame, inverse, least, excess, at):  # type: ignore[no-untyped-def]
-    """The peaks that need more than ``least`` (linear power) of reduction, and in which frames they are; returns their
-    number. A reduction decays exponentially, so excess is in dB of dB, in which it does so linearly. Peaks whose
-    reduction ends before an earlier one's are left out."""
-    count = 0
-    for n in range(frame.shape[0]):
-        over = heights[n] * heights[n] * inverse
-        excess[count], at[count] = over, frame[n]
-        count += 1 if over > least else 0
+@inner
+def _gather(powers, frame, limit, over, at):  # type: ignore[no-untyped-def]
+    """The powers that are above a limit, and their frames; returns their number. Written so that it takes no branch,
+    and with an index without a sign, which does not have to be looked at."""
+    count = np.uint64(0)
+    for n in range(powers.shape[0]):
+        over[count], at[count] = powers[n], frame[n]
+        count += np.uint64(1) if powers[n] > limit else np.uint64(0)
+    return np.int64(count)
+
+
+@inner
+def _keep_peaks(excess, at, count):  # type: ignore[no-untyped-def]
+    """Peaks over the threshold (linear power), in order of time, become what is left of them without those whose
+    reduction ends before an earlier one's; returns their number. A reduction decays exponentially, so excess becomes dB
+    of dB, in which it does so linearly, and at the frames up to the next peak."""
     to_decibels(excess[:count])
     to_decibels(excess[:count])
     slope = np.float32(_SLOPE)
@@ -245,7 +263,7 @@ def _keep_peaks(heights, frame, inverse, least, excess, at):  # type: ignore[no-
     return kept
 
 
-@summing
+@inner
 def _covered(excess, gaps, kept, level):  # type: ignore[no-untyped-def]
     """Frames in which the reduction is above a level (dB of dB); a peak holds it for one frame, then it decays. gaps:
     frames up to the next peak."""
@@ -259,24 +277,33 @@ def _covered(excess, gaps, kept, level):  # type: ignore[no-untyped-def]
     return covered
 
 
-@compiled
+@inner
 def _level(number):  # type: ignore[no-untyped-def]
     """One of ``_LEVELS`` amounts of limiting, in dB of dB."""
     return np.float32(_LOWEST + (_HIGHEST - _LOWEST) * number / _LEVELS)
 
 
-@summing
-def _limiting(heights, frames, frame, threshold, excess, at):  # type: ignore[no-untyped-def]
+@inner
+def _power_at(number):  # type: ignore[no-untyped-def]
+    """The power over the threshold's that needs so much limiting."""
+    return np.float32(10.0 ** (10.0 ** (_level(number) / 10.0) / 10.0))
+
+
+@inner
+def _limiting(heights, frames, frame, threshold, room):  # type: ignore[no-untyped-def]
     """Gain reduction in dB that is exceeded in 1 % of ``frames`` of 10 ms, when peaks above a threshold (linear) are
-    held under it and each reduction decays by the limiter's release. excess, at: room for the peaks over it."""
+    held under it and each reduction decays by the limiter's release."""
+    excess, at = room.blocks, room.windows
     inverse = np.float32(1.0 / threshold) ** 2
+    for m in range(heights.shape[0]):
+        heights[m] = heights[m] * heights[m] * inverse
     allowed = np.float32(0.01 * frames)
     low, high, kept = 0, _LEVELS, 0
     for guess in range(_LEVELS - _STEP, -1, -_STEP):  # where the result is high, the many low peaks do not matter
-        least = np.float32(10.0 ** (10.0 ** (_level(guess) / 10.0) / 10.0))
-        if guess > 0 and _number_over(heights, least / inverse) < allowed * np.float32(0.25):
+        least = _power_at(guess)
+        if guess > 0 and _number_over(heights, least) < allowed:
             continue
-        kept = _keep_peaks(heights, frame, inverse, least, excess, at)
+        kept = _keep_peaks(excess, at, _gather(heights, frame, least, excess, at))
         if kept > 0 and _covered(excess, at, kept, _level(guess)) > allowed:
             low = guess
             break
@@ -290,7 +317,7 @@ def _limiting(heights, frames, frame, threshold, excess, at):  # type: ignore[no
     return 10.0 ** (_level(low) / 10.0) if low > 0 else 0.0
 
 
-@summing
+@inner
 def _k_power(power, k):  # type: ignore[no-untyped-def]
     """K-weighted sum of powers (BANDS,)."""
     found = np.float32(0.0)
@@ -299,7 +326,7 @@ def _k_power(power, k):  # type: ignore[no-untyped-def]
     return max(found, np.float32(0.0))
 
 
-@summing
+@inner
 def _spectra(power, incoherent, ratios, inverse):  # type: ignore[no-untyped-def]
     """ratios (SPECTRA * 31,) becomes the spectra in dB, inverse (31,) 1 / the power of both sides; returns its sum."""
     tiny, floor, two = np.float32(TINY), np.float32(_FLOOR), np.float32(2.0)
@@ -320,24 +347,22 @@ def _spectra(power, incoherent, ratios, inverse):  # type: ignore[no-untyped-def
     return whole
 
 
-@summing
+@inner
 def _short_term(hops, scale, window, room):  # type: ignore[no-untyped-def]
     """Short-term powers from each hop on into room.windows; returns the highest, and where it is."""
     windows = room.windows
     _moving_sums(hops, window, room.blocks, room.heights, windows)
-    factor, best = np.float32(scale / window), np.float32(0.0)
+    factor = np.float32(scale / window)
     starts = hops.shape[0] - window + 1
     for t in range(starts):
         windows[t] *= factor
-    for t in range(starts):
-        best = max(best, windows[t])
-    loudest = 0
+    best, loudest = highest(windows[:starts]), 0
     while windows[loudest] < best:
         loudest += 1
     return best, loudest
 
 
-@summing
+@inner
 def _heights(instants, heights):  # type: ignore[no-untyped-def]
     """heights (M,) becomes the higher side's magnitude at each instant."""
     right = instants[heights.shape[0] :]
@@ -345,15 +370,7 @@ def _heights(instants, heights):  # type: ignore[no-untyped-def]
         heights[m] = max(abs(instants[m]), abs(right[m]))
 
 
-@summing
-def _highest(heights):  # type: ignore[no-untyped-def]
-    found = np.float32(0.0)
-    for m in range(heights.shape[0]):
-        found = max(found, heights[m])
-    return found
-
-
-@summing
+@inner
 def listen(power, hops, instants, incoherent, ears, room, n, scalars, spectra):  # type: ignore[no-untyped-def]
     """Measures of one mix into column n of scalars (SCALARS, B) and spectra (SPECTRA, B, 31).
 
@@ -371,19 +388,19 @@ def listen(power, hops, instants, incoherent, ears, room, n, scalars, spectra): 
     best, loudest = _short_term(hops, scale, window, room)
     heights = room.heights[: ears.frame.shape[0]]
     _heights(instants, heights)
-    peak = _highest(heights)
-    inside = _highest(heights[ears.first[loudest] : ears.first[loudest + window]])
+    peak = highest(heights)
+    inside = highest(heights[ears.first[loudest] : ears.first[loudest + window]])
     short_term, peak_db = decibels(best) - 0.691, decibels(peak * peak)
     gain, ceiling = ears.levels[0] - loudness, ears.levels[1]
     scalars[INTEGRATED, n] = loudness
     scalars[SHORT_TERM, n] = short_term
-    scalars[RANGE, n] = _range(room.windows, length - window + 1, room.bins)
+    scalars[RANGE, n] = _range(room.windows, length - window + 1, room.steps)
     scalars[PEAK, n] = peak_db
     scalars[CREST, n] = peak_db - decibels(0.5 * whole)
     scalars[LIMITING, n] = 0.0
     if peak_db + gain > ceiling:
         threshold = 10.0 ** ((ceiling - gain) / 20.0)
-        scalars[LIMITING, n] = _limiting(heights, 10 * length, ears.frame, threshold, room.blocks, room.windows)
+        scalars[LIMITING, n] = _limiting(heights, 10 * length, ears.frame, threshold, room)
     scalars[PSR, n] = min(decibels(inside * inside) + gain, ceiling) - (short_term + gain)
     tiny = np.float32(TINY)
     scalars[IMBALANCE, n] = decibels((right + tiny) / (left + tiny))

@@ -9,10 +9,12 @@ moves peaks to the onsets, so each stem is also watched behind a rough compresso
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
-from mixrl.compiled import compiled
+from mixrl.compiled import bits_of, compiled
 from mixrl.measures import EDGES_HZ
 
 Float = NDArray[np.float32]
@@ -91,30 +93,35 @@ class PeakWatch:
 
 
 def instants(audio: Float, places: NDArray[np.int64], sample_rate: int) -> Float:
-    """(2 * OCTAVES, 2, M) what a stem's bands do at places, from audio (2, samples) around them.
+    """(2 * OCTAVES, 2, M) what a stem's bands do at places, from audio (1 or 2, samples) around them.
 
     The value of channel c at place m behind a response H (complex, one per octave) is the sum over rows of
     ``[H.real, H.imag]`` times ``[:, c, m]``.
     """
-    from scipy.fft import rfft
-
     half = _WINDOW // 2
-    window = np.sin(np.pi * np.arange(_WINDOW) / _WINDOW).astype(np.float32) ** 2
-    freqs = np.fft.rfftfreq(_WINDOW, 1.0 / sample_rate)
-    octave = np.searchsorted(EDGES_HZ[3 : 3 * OCTAVES : 3], freqs, side="right")
-    matrix = np.zeros((len(freqs), OCTAVES), dtype=np.float32)
-    # the value at the window's middle is the sum of the spectrum with alternating signs
-    matrix[np.arange(len(freqs)), octave] = np.where(np.arange(len(freqs)) % 2, -2.0, 2.0) / _WINDOW
-    matrix[[0, -1]] *= 0.5
+    filters = _filters(sample_rate)
     padded = np.pad(audio, ((0, 0), (half, half)))
     windows = np.lib.stride_tricks.sliding_window_view(padded, _WINDOW, axis=1)
     found = np.empty((2 * OCTAVES, 2, len(places)), dtype=np.float32)
     for first in range(0, len(places), 64):
         some = slice(first, first + 64)
-        spectra = rfft(windows[:, places[some]] * window, axis=-1)
-        found[:OCTAVES, :, some] = np.moveaxis(spectra.real @ matrix, 2, 0)
-        found[OCTAVES:, :, some] = -np.moveaxis(spectra.imag @ matrix, 2, 0)
+        found[:, :, some] = np.moveaxis(windows[:, places[some]] @ filters, 2, 0)
     return found
+
+
+@lru_cache(maxsize=8)
+def _filters(sample_rate: int) -> Float:
+    """(_WINDOW, 2 * OCTAVES) what the spectrum of a windowed piece, summed over octaves at the piece's middle, makes of
+    each sample: a matrix product is several times faster than that many spectra, of which ten numbers are wanted."""
+    freqs = np.fft.rfftfreq(_WINDOW, 1.0 / sample_rate)
+    octave = np.searchsorted(EDGES_HZ[3 : 3 * OCTAVES : 3], freqs, side="right")
+    shares = np.zeros((_WINDOW, OCTAVES))
+    # the value at the window's middle is the sum of the spectrum with alternating signs
+    shares[np.arange(len(freqs)), octave] = np.where(np.arange(len(freqs)) % 2, -2.0, 2.0) / _WINDOW
+    shares[[0, len(freqs) - 1]] *= 0.5
+    window = np.sin(np.pi * np.arange(_WINDOW) / _WINDOW)[:, None] ** 2
+    spectra = np.fft.fft(shares, axis=0) * window
+    return np.ascontiguousarray(np.concatenate([spectra.real, -spectra.imag], axis=1), dtype=np.float32)
 
 
 @compiled
@@ -147,23 +154,37 @@ def _split(audio, rates, levels, states, envelopes, bands):  # type: ignore[no-u
 
 
 @compiled
+def _highest(values):  # type: ignore[no-untyped-def]
+    """The highest of (n,) numbers, none below 0, and where it is first. Such numbers rise with their bits, of which
+    vector units take the maximum."""
+    best = np.int32(0)
+    for n in range(values.shape[0]):
+        best = max(best, bits_of(values[n]))
+    place = 0
+    while bits_of(values[place]) != best:
+        place += 1
+    return values[place], place
+
+
+@compiled
 def _solo_peaks(bands, tilts, hop, places, heights):  # type: ignore[no-untyped-def]
     """Each stem's highest point per hop under each tilt, over both sides, as it is and compressed."""
+    values = np.empty(hop, dtype=np.float32)
     for signal in range(bands.shape[1] // 3):
         for tilt in range(3):
             low, middle, high = tilts[tilt, 0], tilts[tilt, 1], tilts[tilt, 2]
             for h in range(places.shape[1]):
                 best = np.float32(-1.0)
                 for side in range(2):
-                    for n in range(h * hop, (h + 1) * hop):
-                        value = abs(
-                            low * bands[side, 3 * signal, n]
-                            + middle * bands[side, 3 * signal + 1, n]
-                            + high * bands[side, 3 * signal + 2, n]
-                        )
-                        if value > best:
-                            best = value
-                            places[3 * signal + tilt, h] = n
+                    lows = bands[side, 3 * signal][h * hop : (h + 1) * hop]
+                    middles = bands[side, 3 * signal + 1][h * hop : (h + 1) * hop]
+                    highs = bands[side, 3 * signal + 2][h * hop : (h + 1) * hop]
+                    for n in range(hop):
+                        values[n] = abs(low * lows[n] + middle * middles[n] + high * highs[n])
+                    value, place = _highest(values)
+                    if value > best:
+                        best = value
+                        places[3 * signal + tilt, h] = h * hop + place
                 heights[3 * signal + tilt, h] = best
 
 
@@ -171,12 +192,12 @@ def _solo_peaks(bands, tilts, hop, places, heights):  # type: ignore[no-untyped-
 def _mix_peaks(left, right, hop, places, heights):  # type: ignore[no-untyped-def]
     """Each balance's highest point per hop; its rows are the last ones."""
     first = places.shape[0] - left.shape[0]
+    values = np.empty(hop, dtype=np.float32)
     for row in range(left.shape[0]):
         for h in range(places.shape[1]):
-            best = np.float32(-1.0)
-            for n in range(h * hop, (h + 1) * hop):
-                value = max(abs(left[row, n]), abs(right[row, n]))
-                if value > best:
-                    best = value
-                    places[first + row, h] = n
-            heights[first + row, h] = best
+            lefts, rights = left[row][h * hop : (h + 1) * hop], right[row][h * hop : (h + 1) * hop]
+            for n in range(hop):
+                one, other = abs(lefts[n]), abs(rights[n])
+                values[n] = one if one > other else other
+            heights[first + row, h], place = _highest(values)
+            places[first + row, h] = h * hop + place

@@ -47,6 +47,7 @@ VariantLoader = Callable[[int, str], StemSpectra]  # (stem, compressor)
 Outcome = tuple[Array, Array, Array]  # scalars, spectra and parts, as ``forms.measure`` returns them
 _TINY = np.float32(1e-20)
 _MOST_MIXES = 64  # evaluated at once, so that what is worked on stays in the processor's cache
+_MOST_BYTES = 2**20  # of successors that are worked on at once, for the same reason
 _FULL = len(STEM_MOVES)
 
 
@@ -115,9 +116,10 @@ class Scene:
             reduction=store.reduction,
         )
         hop = round(0.1 * analysis.sample_rate)
+        frame = (analysis.places * 10 // hop).astype(np.float32)
         self._ears = hearing.Ears(
             k=np.ascontiguousarray(analysis.k_power),
-            frame=(analysis.places * 10 // hop).astype(np.float32),
+            frame=np.pad(frame, (0, store.points // 2 - len(frame)), mode="edge"),
             first=np.searchsorted(analysis.places, hop * np.arange(analysis.hops + 1)),
             playing=self.facts.activity.astype(np.float32),
             levels=np.array([self.facts.target_lufs, self.facts.ceiling_dbtp]),
@@ -127,9 +129,12 @@ class Scene:
         self._group_of = np.array([self.facts.groups.index(member) for member in self.facts.members], dtype=np.int64)
         self._sizes = np.bincount(self._group_of, minlength=len(self.facts.groups))
         self._neutral_shapes = np.zeros(count, dtype=np.int64), tables((NEUTRAL_SHAPE,), analysis.sample_rate)
-        self._now = _Kept.empty(count, 1, store, instants=True)
-        self._next: _Kept | None = None  # made when successors are first asked for
-        self._latest: tuple[Knobs, forms.Sums] | None = None
+        self._own = np.arange(count)
+        self._strips = forms.room_for_strips(count * (1 + _FULL), store.hops.shape[2], count, store.points)
+        self._now, self._next = _Kept.empty(count, 1, 0), _Kept.empty(count, _FULL, count)
+        self._sums = self._room_for_sums(1)
+        self._latest: Knobs | None = None
+        self._after: forms.Sums | None = None  # room for successors, when they are first asked for
 
     # ---- settings ----------------------------------------------------------------------------------------------
 
@@ -162,7 +167,7 @@ class Scene:
     def own_power(self, knobs: Knobs) -> Array:
         """(N, 31) power of each stem as it enters the mix, per third-octave."""
         self._mix(knobs)
-        return self._now.strips.thirds.astype(np.float64)
+        return self._strips.thirds[self._own].astype(np.float64)
 
     def subset(self, stems: Sequence[int], strips: Array | None = None) -> Scene:
         """The scene of some of the stems. strips (stems, COLUMNS): settings that count as part of the recording (gain,
@@ -215,7 +220,7 @@ class Scene:
     def current(self, knobs: Knobs) -> Measures:
         """The measures of one mix, without batch axes: cheap where it differs in few stems from the last one asked for,
         and its successors come cheaper afterwards."""
-        return _measures(forms.measure(self._mix(knobs), self._now.strips, self._ears)).at(0)
+        return _measures(self._measure_now(self._mix(knobs))).at(0)
 
     def scores(self, knobs: Knobs) -> Array:
         """(B,) scores of mixes."""
@@ -229,11 +234,21 @@ class Scene:
 
     def _evaluate(self, knobs: Knobs) -> Measures:
         self._store.provide(self._rows, knobs.strips[..., COMPRESSOR])
-        strips, groups = np.ascontiguousarray(knobs.strips), np.ascontiguousarray(knobs.groups)
+        mixes, count = knobs.strips.shape[:2]
+        rows = np.arange(count * mixes).reshape(count, mixes)  # the strips of a stem are made one after the other
+        stripped = knobs.strips.swapaxes(0, 1).reshape(-1, COLUMNS)
+        group_db = knobs.groups.T[self._group_of].ravel()
+        owner = np.repeat(self._own, mixes)
+        strips = forms.room_for_strips(rows.size, self._store.hops.shape[2], 0, self._store.points)
+        sums, outcome = self._room_for_sums(mixes), _room(mixes, count)
         shapes = self._tables(knobs.shapes)
-        return _measures(
-            forms.evaluate(strips, groups, self._group_of, *shapes, self._stems, self._pairs, self._ears)
-        )
+        forms.shape_strips(stripped, owner, group_db, rows.ravel(), *shapes, self._stems, self._ears.k, strips)
+        forms.add_up(strips, rows, self._stems, self._pairs, sums)
+        forms.measure(sums, strips, rows, self._ears, 0, *outcome)
+        return _measures(outcome)
+
+    def _room_for_sums(self, mixes: int) -> forms.Sums:
+        return forms.room_for_sums(mixes, len(self._own), self._store.hops.shape[2], self._store.points)
 
     def successor_scores(self, knobs: Knobs) -> tuple[NDArray[np.int64], Array]:
         """Action numbers and scores of every one-move successor of a mix."""
@@ -247,27 +262,66 @@ class Scene:
         locked are left out, and so is stop, which changes nothing.
         """
         facts, layout = self.facts, Layout(len(self.facts.names), len(self.facts.groups))
-        sums, made = self._mix(knobs), self._candidates(knobs)
-        numbers = np.argwhere(made.legal)
+        sums, legal = self._mix(knobs), self._candidates(knobs)
+        moved = np.argwhere(legal)
         groups, changes, group_actions = self._group_moves(knobs, layout)
         stretched = [
             (layout.mix_start + offset, after.strips[:, TEMPO])
             for offset, move in enumerate(MIX_MOVES)
             if move.kind == "tempo" and ((after := to_tempo(knobs, facts, move.amount)).strips != knobs.strips).any()
         ]
-        stem_end, group_end = len(numbers), len(numbers) + len(groups)
+        stem_end, group_end = len(moved), len(moved) + len(groups)
         outcome = _room(group_end + len(stretched), len(facts.names))
-        actions = numbers[:, 0] * _FULL + numbers[:, 1]
-        shared = (self._now.strips, sums, self._stems, self._pairs, self._ears)
-        forms.successors(np.stack([numbers[:, 0], actions], axis=1), made.strips, *shared, 0, *outcome)
-        forms.group_successors(groups, changes, self._group_of, *shared, stem_end, *outcome)
+        actions = moved[:, 0] * _FULL + moved[:, 1]
+        self._measure_moves(moved[:, 0], self._next.first + actions, sums, outcome)
+        self._measure_groups(groups, changes, sums, stem_end, outcome)
         if stretched:  # tempo is no matter of sound here
-            now = forms.measure(sums, self._now.strips, self._ears)
+            now = self._measure_now(sums)
             for found, kept in zip(outcome, now, strict=True):
                 found[:, group_end:] = kept
             outcome[2][forms.TEMPO_RATIO, group_end:] = [ratios for _, ratios in stretched]
         others = np.array([action for action, _ in stretched], dtype=np.int64)
         return np.concatenate([actions, group_actions, others]), _measures(outcome)
+
+    def _measure_now(self, sums: forms.Sums) -> Outcome:
+        outcome = _room(1, len(self._own))
+        forms.measure(sums, self._strips, self._own[:, None], self._ears, 0, *outcome)
+        return outcome
+
+    def _measure_moves(
+        self, stems: NDArray[np.int64], strips: NDArray[np.int64], now: forms.Sums, outcome: Outcome
+    ) -> None:
+        """Measure the mixes in which a stem takes another strip, a few at a time."""
+        after = self._room_for_successors()
+        for start in range(0, len(stems), len(after.hops)):
+            some = slice(start, start + len(after.hops))
+            moved, taken = stems[some], strips[some]
+            forms.successors(moved, taken, self._strips, now, self._stems, self._pairs, after)
+            rows = np.repeat(self._own[:, None], len(moved), axis=1)
+            rows[moved, np.arange(len(moved))] = taken
+            forms.measure(after, self._strips, rows, self._ears, start, *outcome)
+
+    def _measure_groups(
+        self, groups: NDArray[np.int64], changes_db: Array, now: forms.Sums, first: int, outcome: Outcome
+    ) -> None:
+        """Measure the mixes in which a group is scaled."""
+        if not len(groups):
+            return
+        inside = self._group_of[:, None] == np.arange(len(self.facts.groups))
+        without_and_alone = np.stack([~inside, inside], axis=2).reshape(len(inside), -1)
+        ends, after = self._room_for_sums(without_and_alone.shape[1]), self._room_for_sums(len(groups))
+        rows = np.where(without_and_alone, self._own[:, None], -1)
+        forms.add_up(self._strips, rows, self._stems, self._pairs, ends)
+        forms.turn_groups(groups, changes_db, now, ends, after)
+        rows = np.repeat(self._own[:, None], len(groups), axis=1)
+        forms.measure(after, self._strips, rows, self._ears, first, *outcome)
+        forms.group_loudness(groups, changes_db, self._group_of, self._strips, first, outcome[2])
+
+    def _room_for_successors(self) -> forms.Sums:
+        if self._after is None:
+            size = sum(array.nbytes for array in self._sums)
+            self._after = self._room_for_sums(max(_MOST_BYTES // size, 1))
+        return self._after
 
     def _group_moves(
         self, knobs: Knobs, layout: Layout
@@ -284,18 +338,18 @@ class Scene:
     def _mix(self, knobs: Knobs) -> forms.Sums:
         """The sums of a mix, whose strips are in ``_now``; the latest is kept, since its measures and its successors
         are asked for in turn."""
-        if self._latest is None or self._latest[0] is not knobs:
+        if self._latest is not knobs:
             inputs = self._inputs(knobs)
             changed = self._now.changed(inputs, knobs.shapes)
             self._shape(changed, knobs.strips[changed], knobs, self._now)
             self._now.inputs, self._now.shapes = inputs, knobs.shapes
-            self._latest = (knobs, forms.add_up(self._now.strips, 1, self._stems, self._pairs))
-        return self._latest[1]
+            forms.add_up(self._strips, self._own[:, None], self._stems, self._pairs, self._sums)
+            self._latest = knobs
+        return self._sums
 
-    def _candidates(self, knobs: Knobs) -> _Kept:
-        """Every stem's strips after every move; only stems that changed are worked on."""
-        if self._next is None:
-            self._next = _Kept.empty(len(self.facts.names), _FULL, self._store, instants=False)
+    def _candidates(self, knobs: Knobs) -> NDArray[np.bool_]:
+        """Make every stem's strips after every move; only stems that changed are worked on. Returns (N, moves) which
+        are legal."""
         kept = self._next
         inputs = self._inputs(knobs)
         changed = kept.changed(inputs, knobs.shapes)
@@ -307,7 +361,7 @@ class Scene:
         self._shape(changed, rows.reshape(-1, COLUMNS), knobs, kept)
         kept.legal[changed] = legal
         kept.inputs, kept.shapes = inputs, knobs.shapes
-        return kept
+        return kept.legal
 
     def _inputs(self, knobs: Knobs) -> Array:
         """(N, COLUMNS + 1) all that a stem's strip is made of."""
@@ -319,11 +373,11 @@ class Scene:
             return
         each = len(rows) // len(stems)
         owner = np.repeat(stems, each)
-        into = (stems[:, None] * each + np.arange(each)).ravel()
+        into = (kept.first + stems[:, None] * each + np.arange(each)).ravel()
         self._store.provide(self._rows[owner], rows[:, COMPRESSOR])
         group_db = knobs.groups[self._group_of[owner]]
         shapes = self._tables(knobs.shapes)
-        forms.shape_strips(rows, owner, group_db, into, *shapes, self._stems, self._ears.k, kept.strips)
+        forms.shape_strips(rows, owner, group_db, into, *shapes, self._stems, self._ears.k, self._strips)
 
     # ---- files -------------------------------------------------------------------------------------------------
 
@@ -422,21 +476,19 @@ def _of_octaves(power: Float) -> Float:
 
 @dataclass
 class _Kept:
-    """Strips of a mix, ``each`` of every stem in a row, and what they were made from; the same is not made again.
+    """What strips were made from, ``each`` of every stem, in rows from ``first`` on; the same is not made again.
 
     legal (N, each): which of them are moves that may be made.
     """
 
-    strips: forms.Strips
+    first: int
     legal: NDArray[np.bool_]
     inputs: Array
     shapes: tuple[Shape, ...] | None
 
     @classmethod
-    def empty(cls, stems: int, each: int, store: _Store, *, instants: bool) -> _Kept:
-        count, hops, points = stems * each, store.hops.shape[2], store.instants.shape[2]
-        strips = forms.room_for_strips(count, hops, count if instants else 0, points)
-        return cls(strips, np.zeros((stems, each), dtype=bool), np.full((stems, COLUMNS + 1), np.nan), None)
+    def empty(cls, stems: int, each: int, first: int) -> _Kept:
+        return cls(first, np.zeros((stems, each), dtype=bool), np.full((stems, COLUMNS + 1), np.nan), None)
 
     def changed(self, inputs: Array, shapes: tuple[Shape, ...] | None) -> NDArray[np.int64]:
         """The stems that have to be made anew for other inputs."""
@@ -452,7 +504,7 @@ class _Store:
     def __init__(self, analysis: Analysis, load: VariantLoader | None) -> None:
         self._load, self._k_power = load, analysis.k_power
         count = len(analysis.stems) * len(COMPRESSORS)
-        points, hops = 2 * len(analysis.places), analysis.hops
+        self._points, hops = len(analysis.places), analysis.hops
         self._there, self._complete = np.zeros(count, dtype=bool), False
         self.reduction = np.zeros(count)
         self.ratio = np.zeros((count, 2, BANDS), dtype=np.float32)
@@ -461,7 +513,9 @@ class _Store:
         self.k_octave = np.zeros((count, BANDS), dtype=np.float32)
         self.p_octave = np.zeros((count, BANDS), dtype=np.float32)
         self.hops = np.zeros((count, 2 * OCTAVES, hops), dtype=np.float32)
-        self.instants = np.zeros((count, 2 * OCTAVES, points), dtype=np.float32)
+        pieces = -(-self._points // forms.PIECE)
+        self.points = 2 * pieces * forms.PIECE
+        self.instants = np.zeros((count, 2, pieces, 2 * OCTAVES * forms.PIECE), dtype=np.float32)
         for stem, spectra in enumerate(analysis.stems):
             self.put(stem, 0, spectra)
 
@@ -477,10 +531,11 @@ class _Store:
             self.put(stem, compressor, self._load(stem, COMPRESSORS[compressor]))
 
     def spectra(self, stem: int, compressor: int) -> StemSpectra:
-        """A variant, as views of what is stored."""
+        """A variant as it was put in."""
         self.provide(np.array([stem]), np.array([compressor]))
         row = stem * len(COMPRESSORS) + compressor
-        return StemSpectra(self.power[row], self.hops[row], self.instants[row], float(self.reduction[row]))
+        instants = forms.out_of_pieces(self.instants[row], self._points)
+        return StemSpectra(self.power[row], self.hops[row], instants, float(self.reduction[row]))
 
     def put(self, stem: int, compressor: int, spectra: StemSpectra) -> None:
         """Keep a variant; the stem as it is (0) comes first."""
@@ -492,7 +547,7 @@ class _Store:
         self.heard[row] = total * self._k_power
         self.k_octave[row] = _of_octaves(total * self._k_power)
         self.p_octave[row] = _of_octaves(total)
-        self.hops[row], self.instants[row] = spectra.hops, spectra.instants
+        self.hops[row], self.instants[row] = spectra.hops, forms.in_pieces(spectra.instants)
         self.reduction[row] = spectra.gain_reduction_db
         self._there[row] = True
         self._complete = bool(self._there.all())
