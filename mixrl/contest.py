@@ -265,21 +265,20 @@ def _played(scene: Scene, method: str, player: Player | None, seed: int | None) 
         objective = Objective(scene, budget)
         if method in ("raw", "equal", "rule"):
             _fixed(method, scene, objective)
-        elif method == "random":
-            lots = RandomPolicy(np.random.default_rng(seed))
-            while objective.left:  # one episode after another
-                follow(lots, scene, objective)
-        elif method == "greedy":
-            greedy(scene, objective)
-        elif method in ("pattern", "cma"):
-            _start(scene, objective)
-            search = pattern_search if method == "pattern" else cma_es
-            search(objective, Space.around(objective.best, scene.facts), seed or 0)
         else:
-            assert player is not None
-            follow(player, scene, objective)
-            if method == "polish":
+            start = _start(scene, objective)
+            if method == "random":
+                lots = RandomPolicy(np.random.default_rng(seed))
+                while objective.left:  # one episode after another
+                    follow(lots, scene, objective, start=start.copy())
+            elif method == "greedy":
+                greedy(scene, objective, start=start)
+            elif player is not None:
+                follow(player, scene, objective, start=start)
+            if method in ("pattern", "polish"):
                 pattern_search(objective, Space.around(objective.best, scene.facts), seed or 0)
+            elif method == "cma":
+                cma_es(objective, Space.around(objective.best, scene.facts), seed or 0)
         return objective.found()
 
     return play
@@ -296,14 +295,16 @@ def _fixed(method: str, scene: Scene, objective: Objective) -> None:
         objective(scene.knobs(equal_loudness(scene) if method == "equal" else rule_mix(scene))[None])
 
 
-def _start(scene: Scene, objective: Objective) -> None:
-    """Searches without a policy start from the rule mix, within the moves' limits, or the raw one if that is better."""
+def _start(scene: Scene, objective: Objective) -> Knobs:
+    """Where everybody begins to search: the rule mix within the limits of the moves, or the raw one if that is better.
+    Two evaluations; how loud the stems are is known from the first."""
     from mixrl.rules import rule_mix
 
     objective(neutral_knobs(scene.facts)[None])
-    rule = scene.knobs(rule_mix(scene))
-    rule.strips[:, GAIN] = np.clip(rule.strips[:, GAIN], *GAIN_LIMITS_DB)
-    objective(rule[None])
+    rules = scene.knobs(rule_mix(scene))
+    rules.strips[:, GAIN] = np.clip(rules.strips[:, GAIN], *GAIN_LIMITS_DB)
+    objective(rules[None])
+    return objective.best
 
 
 def _rendered(folder: Path, scene: Scene, mixes: Sequence[tuple[str, Knobs]], wanted: bool) -> list[float | None]:

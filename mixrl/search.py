@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mixrl.knobs import COMPRESSOR, EQ, GAIN, HIGHPASS, INVERT, PAN, Knobs, joined, neutral_knobs
+from mixrl.knobs import COMPRESSOR, EQ, GAIN, HIGHPASS, INVERT, PAN, Knobs, neutral_knobs
 from mixrl.measures import Array, Facts
 from mixrl.moves import (
     EQ_LIMITS_DB,
@@ -89,6 +89,14 @@ class Objective:
         if score > self.score:
             self.score, self.best = score, knobs.copy()
             self._trace.append((self.evaluations, score))
+
+    def knows(self, knobs: Knobs) -> bool:
+        """Whether this is the best mix itself, which need not be scored again."""
+        return knobs is self.best and self.evaluations > 0
+
+    def score_of(self, knobs: Knobs) -> float:
+        """The score of one mix, counted unless it is known."""
+        return self.score if self.knows(knobs) else float(self(knobs[None])[0])
 
     def found(self) -> Found:
         """The best mix, and how it was come by."""
@@ -165,27 +173,30 @@ def follow(
     scene: Scene,
     objective: Objective,
     *,
+    start: Knobs | None = None,
     locked: Collection[str] = (),
     kinds: Collection[str] = KINDS,
     steps: int | None = None,
     progress: Callable[[float], None] = lambda share: None,
 ) -> list[Step]:
-    """Play a policy from the neutral mix until it stops, ``steps`` (None: the step limit) are made, or what it has to
-    see next is no longer within the budget.
+    """Play a policy from ``start`` (None: the neutral mix) until it stops, ``steps`` (None: the step limit) are made,
+    or what it has to see next is no longer within the budget.
 
-    The start counts 1. A move counts 1 for a policy without one-step gains; for one with them it counts the legal
-    successors that it chooses from, of which the next mix is one. Only mixes on the way are candidates for the best.
+    The start counts 1, unless it is the best mix of the objective. A move counts 1 for a policy without one-step gains;
+    for one with them it counts the legal successors that it chooses from, of which the next mix is one. Only mixes on
+    the way are candidates for the best.
     """
     from mixrl.state import observe
 
     facts, looks = scene.facts, policy.use_gains
     stop = Layout(len(facts.names), len(facts.groups)).mix_start
     limit = step_limit(len(facts.names)) if steps is None else steps
-    knobs = neutral_knobs(facts)
+    knobs = neutral_knobs(facts) if start is None else start
     walk: list[Step] = []
-    if objective.left < 1:
-        return walk
-    objective.count(1)
+    if not objective.knows(knobs):
+        if objective.left < 1:
+            return walk
+        objective.count(1)
     while True:
         left = 1.0 - len(walk) / limit if limit else 0.0
         price = int(legal(knobs, facts, locked, kinds).sum()) - 1 if looks and left > 0.0 else 0
@@ -211,16 +222,18 @@ def greedy(
     scene: Scene,
     objective: Objective,
     *,
+    start: Knobs | None = None,
     locked: Collection[str] = (),
     kinds: Collection[str] = KINDS,
     steps: int | None = None,
 ) -> list[Step]:
-    """Make the move that gains most, from the neutral mix, until none gains more than ``MOVE_COST``, ``steps`` (None:
-    the step limit) are made, or the next look no longer fits into the budget. Every legal successor counts."""
+    """Make the move that gains most, from ``start`` (None: the neutral mix), until none gains more than ``MOVE_COST``,
+    ``steps`` (None: the step limit) are made, or the next look no longer fits into the budget. Every legal successor
+    counts."""
     facts = scene.facts
     limit = step_limit(len(facts.names)) if steps is None else steps
-    knobs = neutral_knobs(facts)
-    score = float(objective(joined([knobs]))[0])
+    knobs = neutral_knobs(facts) if start is None else start
+    score = objective.score_of(knobs)
     walk: list[Step] = []
     while len(walk) < limit:
         allowed = legal(knobs, facts, locked, kinds)
@@ -323,12 +336,6 @@ class Space:
         groups[:, self.rows[~own]] = values[:, ~own]
         return Knobs(strips, groups, self.base.shapes)
 
-    def score(self, objective: Objective) -> float:
-        """The score of the origin: not asked for again where it is the best mix of the objective."""
-        if self.base is objective.best and objective.evaluations:
-            return objective.score
-        return float(objective(self.base[None])[0])
-
 
 _CMA_UNITS = {GROUP: 3.0, GAIN: 3.0, PAN: 0.15, INVERT: 0.7, HIGHPASS: 1.0, COMPRESSOR: 1.0}
 _CMA_EQ_UNIT = 2.0  # dB
@@ -343,7 +350,7 @@ def cma_es(objective: Objective, space: Space, seed: int = 0) -> None:
 
     if objective.budget is None:
         raise ValueError("CMA-ES with restarts never ends: give the objective a budget")
-    space.score(objective)
+    objective.score_of(space.base)
     units = np.array([_CMA_UNITS.get(int(column), _CMA_EQ_UNIT) for column in space.columns])
     count, population, restart = len(units), _POPULATION, 0
     while objective.left and count:
@@ -395,7 +402,7 @@ class _Climb:
         self.sign = self.rng.choice([-1.0, 1.0], len(self.step))
         self.order = np.array([_ORDER.get(int(column), 1) for column in space.columns])
         self.jumps: dict[int, float] = {}
-        self.score = space.score(objective)
+        self.score = objective.score_of(space.base)
 
     def go(self) -> None:
         """Until the end."""

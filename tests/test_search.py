@@ -64,7 +64,9 @@ class Counting:
 
     def scores(self, knobs):
         self.count += len(knobs.strips)
-        return self.scene.scores(knobs)
+        scores = self.scene.scores(knobs)
+        self.known = [*self.known, *scores.tolist()]
+        return scores
 
     def evaluate(self, knobs):
         raise AssertionError("nobody evaluates around the objective")
@@ -366,6 +368,32 @@ def test_searches_improve_a_real_scene_and_more_than_random_moves(small_scene):
     for name in ("pattern", "cma", "greedy"):
         assert scores[name] > start + 0.2, name
         assert scores[name] > scores["random"], name
+
+
+@pytest.mark.parametrize("player", [Best(), RandomPolicy(np.random.default_rng(0))], ids=["with gains", "without"])
+def test_a_start_that_is_known_is_not_counted_again(small_scene, player):
+    begun = Objective(Counting(small_scene), 900)
+    space = space_of(begun)
+    pattern_search(begun, space, most_changes=3)
+    paid, start = begun.evaluations, begun.best
+    walk = follow(player, begun.scene, begun, start=start, steps=2)
+    assert begun.evaluations == begun.scene.count
+    assert begun.evaluations > paid
+    changed = (walk[0].knobs.strips != start.strips).any(axis=1).sum()
+    assert changed + (walk[0].knobs.groups != start.groups).sum() == 1  # it went on from there
+    other = Objective(Counting(small_scene))
+    follow(player, other.scene, other, start=start, steps=0)
+    assert other.evaluations == other.scene.count == 1
+    assert other.score == pytest.approx(float(small_scene.scores(start[None])[0]), abs=1e-6)
+
+
+def test_greedy_goes_on_from_a_start(small_scene):
+    objective = Objective(small_scene)
+    pattern_search(objective, space_of(objective), most_changes=3)
+    before = objective.score
+    walk = greedy(small_scene, objective, start=objective.best, steps=3)
+    assert len(walk) == 3
+    assert objective.score == walk[-1].score > before + 3 * MOVE_COST
 
 
 def test_greedy_is_what_a_policy_of_the_best_one_step_gain_does(small_scene):

@@ -53,9 +53,9 @@ def search(
 ) -> None:
     """Compare search methods on sessions, a user's own too, by score against evaluations.
 
-    One mix scored is one evaluation, whoever asks: a look ahead at all moves costs as many as there are. Random, greedy
-    and trained policies start from the raw mix; pattern search and CMA-ES from the rule mix where that is better.
-    polish is a policy's mix, searched on from. Several policies of one kind count as training seeds of it.
+    One mix scored is one evaluation, whoever asks: a look ahead at all moves costs as many as there are. All searches
+    begin at the rule mix, or the raw one where that is better. polish is a policy's mix, searched on from by patterns.
+    Several policies of one kind count as training seeds of it.
     """
     import json as serialise
     from importlib.util import find_spec
