@@ -176,7 +176,7 @@ class Standings:
                 continue
             axes.plot(at, means, style, color=colour, linewidth=1.8, label=method, drawstyle="steps-post")
             axes.plot(at[-1], means[-1], "o", color=colour, markersize=4)
-            axes.fill_between(at, intervals[:, 0], intervals[:, 1], color=colour, alpha=0.1, linewidth=0, step="post")
+            axes.fill_between(at, intervals[:, 0], intervals[:, 1], color=colour, alpha=0.07, linewidth=0, step="post")
         axes.set_xscale("log")
         axes.set(
             xlim=(1, self.budget * 1.1),
