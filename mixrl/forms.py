@@ -39,8 +39,9 @@ Integers = NDArray[np.int64]
 LOUDNESS, AUDIBILITY, POSITION, EQ_CHANGE, REDUCTION, TEMPO_RATIO, PARTS = range(7)  # what a mix tells of each stem
 _pan_gains = inner(pan_gains)
 VARIANTS = len(COMPRESSORS)  # of each stem
+_MOST_BYTES = 2**19  # of mixes that are summed up before they are listened to: they stay in the processor's cache
 PIECE = 128  # watched instants that are worked on at once: their octaves stay in the nearest cache
-_TOGETHER = 4  # mixes whose powers are worked out at once, so that cross-spectra are read once for all
+_TOGETHER = 2  # mixes whose powers are worked out at once, so that cross-spectra are read once for all
 
 
 class Stems(NamedTuple):
@@ -130,17 +131,6 @@ def room_for_strips(count: int, hops: int, kept: int, points: int) -> Strips:
     )
 
 
-def room_for_sums(count: int, stems: int, hops: int, points: int) -> Sums:
-    """Mixes that are still to be added up."""
-    return Sums(
-        np.empty((count, 3, BANDS), dtype=np.float32),
-        np.empty((count, hops), dtype=np.float32),
-        np.empty((count, points), dtype=np.float32),
-        np.empty((count, THIRDS), dtype=np.float32),
-        np.empty((count, stems, THIRDS), dtype=np.float32),
-    )
-
-
 def in_pieces(instants: Float) -> Float:
     """Instants as in ``StemSpectra``, (2 OCTAVES, 2 M), as ``Stems`` has them, filled up with silence."""
     rows, points = instants.shape[0], instants.shape[1] // 2
@@ -155,6 +145,18 @@ def out_of_pieces(pieces: Float, points: int) -> Float:
     """The inverse of ``in_pieces``, for so many instants M."""
     found = pieces.reshape(2, -1, 2 * OCTAVES, PIECE).transpose(2, 0, 1, 3).reshape(2 * OCTAVES, 2, -1)
     return np.ascontiguousarray(found[:, :, :points]).reshape(2 * OCTAVES, 2 * points)
+
+
+@inner
+def _room_for_sums(count, stems, hops, points):  # type: ignore[no-untyped-def]
+    """Mixes that are still to be added up."""
+    return Sums(
+        np.empty((count, 3, BANDS), dtype=np.float32),
+        np.empty((count, hops), dtype=np.float32),
+        np.empty((count, points), dtype=np.float32),
+        np.empty((count, THIRDS), dtype=np.float32),
+        np.empty((count, stems, THIRDS), dtype=np.float32),
+    )
 
 
 @inner
@@ -383,12 +385,13 @@ def _add_powers(strips, rows, stems, sums):  # type: ignore[no-untyped-def]
                     _power_with(weight, rest[n - start], own, np.float32(1.0), power, power)
 
 
-@summing
-def add_up(strips, rows, stems, pairs, sums):  # type: ignore[no-untyped-def]
+@inner
+def _add_up(strips, rows, stems, pairs, sums):  # type: ignore[no-untyped-def]
     """Sum mixes up. rows (N, B): the strip of each stem in each mix, below 0 where a mix is without the stem."""
     number, count = rows.shape
     room = np.empty((4, BANDS), dtype=np.float32)
     shared = np.empty(THIRDS, dtype=np.float32)
+    own = np.empty(count, dtype=np.int64)
     for n in range(count):
         for row in range(3):
             _clear(sums.power[n, row])
@@ -399,7 +402,7 @@ def add_up(strips, rows, stems, pairs, sums):  # type: ignore[no-untyped-def]
             _clear(sums.coherent[n, i])
     for i in range(number):
         for n in range(count):
-            r = rows[i, n]
+            r = own[n] = rows[i, n]
             if r >= 0:
                 _add(strips.hops[r], sums.hops[n])
                 _add(strips.thirds[r], sums.incoherent[n])
@@ -408,7 +411,7 @@ def add_up(strips, rows, stems, pairs, sums):  # type: ignore[no-untyped-def]
                     _add(strips.instants[r], sums.instants[n])
         if strips.instants.shape[0] == 0:
             for v in range(stems.first[i], stems.first[i] + VARIANTS):
-                _add_instants(v, rows[i], strips, stems.channels[i] == 1, stems, sums.instants[:count])
+                _add_instants(v, own, strips, stems.channels[i] == 1, stems, sums.instants[:count])
     _add_powers(strips, rows, stems, sums)
     for p in range(pairs.stems.shape[0]):
         i, j = pairs.stems[p, 0], pairs.stems[p, 1]
@@ -430,8 +433,8 @@ def _part(coherent, k_thirds, inverse):  # type: ignore[no-untyped-def]
     return share
 
 
-@summing
-def measure(sums, strips, rows, ears, first, scalars, spectra, parts):  # type: ignore[no-untyped-def]
+@inner
+def _measure(sums, strips, rows, ears, first, scalars, spectra, parts):  # type: ignore[no-untyped-def]
     """Measures of mixes that were summed up, into columns from ``first`` on: scalars (SCALARS, B), spectra
     (SPECTRA, B, 31), both as ``listen`` leaves them, and parts (PARTS, B, N). rows (N, mixes): the stems' strips."""
     number = rows.shape[0]
@@ -452,8 +455,8 @@ def measure(sums, strips, rows, ears, first, scalars, spectra, parts):  # type: 
             parts[AUDIBILITY, at, i] = shares[i]
 
 
-@summing
-def successors(moved, rows, strips, now, stems, pairs, sums):  # type: ignore[no-untyped-def]
+@inner
+def _successors(moved, rows, strips, now, stems, pairs, sums):  # type: ignore[no-untyped-def]
     """Sum up the mixes in which one stem takes another strip. moved (S,): the stem, in rising order; rows (S,): its
     strip. now: the sums of the mix as it is, whose strips are the first ones, with their instants."""
     number, length = stems.first.shape[0], now.hops.shape[1]
@@ -546,32 +549,82 @@ def _at_gain(gain, whole, others, alone, found):  # type: ignore[no-untyped-def]
         found[t] = others[t] + gain * (linear + gain * alone[t])
 
 
-@summing
-def turn_groups(groups, changes_db, now, ends, sums):  # type: ignore[no-untyped-def]
-    """Sum up the mixes in which the stems of ``groups`` (S,) are scaled by changes_db (S,). now: the sums of the mix as
-    it is; ends: of those without group g (2 g) and of group g alone (2 g + 1)."""
-    for s in range(groups.shape[0]):
-        without, alone = 2 * groups[s], 2 * groups[s] + 1
+@inner
+def _turn_group(changes_db, now, ends, sums):  # type: ignore[no-untyped-def]
+    """Sum up the mixes in which the stems of a group are scaled by changes_db (S,). now: the sums of the mix as it is;
+    ends: of that without the group, and of the group alone."""
+    for s in range(changes_db.shape[0]):
         gain = np.float32(10.0 ** (changes_db[s] / 20.0))
         for row in range(3):
-            _at_gain(gain, now.power[0, row], ends.power[without, row], ends.power[alone, row], sums.power[s, row])
+            _at_gain(gain, now.power[0, row], ends.power[0, row], ends.power[1, row], sums.power[s, row])
         for i in range(now.coherent.shape[1]):
             found = sums.coherent[s, i]
-            _at_gain(gain, now.coherent[0, i], ends.coherent[without, i], ends.coherent[alone, i], found)
-        _at_gain(gain, now.hops[0], ends.hops[without], ends.hops[alone], sums.hops[s])
-        _at_gain(gain, now.incoherent[0], ends.incoherent[without], ends.incoherent[alone], sums.incoherent[s])
+            _at_gain(gain, now.coherent[0, i], ends.coherent[0, i], ends.coherent[1, i], found)
+        _at_gain(gain, now.hops[0], ends.hops[0], ends.hops[1], sums.hops[s])
+        _at_gain(gain, now.incoherent[0], ends.incoherent[0], ends.incoherent[1], sums.incoherent[s])
         for m in range(now.instants.shape[1]):
-            sums.instants[s, m] = ends.instants[without, m] + gain * ends.instants[alone, m]
+            sums.instants[s, m] = ends.instants[0, m] + gain * ends.instants[1, m]
+
+
+@inner
+def _group_loudness(group, changes_db, group_of, strips, first, parts):  # type: ignore[no-untyped-def]
+    """Correct the loudness of the stems of a scaled group, in columns of parts from ``first`` on. It moves with the
+    gain, but for the gate at -70 LUFS."""
+    blocks = np.empty(strips.hops.shape[1], dtype=np.float32)
+    for s in range(changes_db.shape[0]):
+        gain = np.float32(10.0 ** (changes_db[s] / 20.0))
+        for i in range(group_of.shape[0]):
+            if group_of[i] == group:
+                scale = rescale(strips.hops[i], gain * gain * strips.loud[i])
+                parts[LOUDNESS, first + s, i] = integrated(strips.hops[i], scale, blocks)
 
 
 @summing
-def group_loudness(groups, changes_db, group_of, strips, first, parts):  # type: ignore[no-untyped-def]
-    """Correct the loudness of the stems of scaled groups, in columns of parts from ``first`` on. It moves with the
-    gain, but for the gate at -70 LUFS."""
-    blocks = np.empty(strips.hops.shape[1], dtype=np.float32)
-    for s in range(groups.shape[0]):
-        gain = np.float32(10.0 ** (changes_db[s] / 20.0))
-        for i in range(group_of.shape[0]):
-            if group_of[i] == groups[s]:
-                scale = rescale(strips.hops[i], gain * gain * strips.loud[i])
-                parts[LOUDNESS, first + s, i] = integrated(strips.hops[i], scale, blocks)
+def predict(rows, moved, taken, groups, changes_db, group_of, strips, stems, pairs, ears, scalars, spectra, parts):  # type: ignore[no-untyped-def]
+    """Measures of mixes, and of what may follow on the first: one column each of scalars (SCALARS, ...), spectra
+    (SPECTRA, ..., 31), both as ``listen`` leaves them, and parts (PARTS, ..., N).
+
+    rows (N, B): the strips of whole mixes. Then, if any: moved (S,), in rising order, stems that take another strip,
+    taken (S,); groups (S,), in rising order, whose stems are scaled by changes_db (S,), group_of (N,): the group of
+    each stem. What may follow is for mixes whose strips are the first ones, with their instants. All in one function,
+    since what it calls is compiled into each that Python calls, and each call's arguments cost tens of microseconds.
+    """
+    number, mixes = rows.shape
+    length, points = strips.hops.shape[1], 2 * ears.frame.shape[0]
+    largest = max(4 * (points + length + (number + 13) * THIRDS), 1)
+    together = min(max(_MOST_BYTES // largest, 1), max(mixes, moved.shape[0], groups.shape[0], 1))
+    sums = _room_for_sums(together, number, length, points)
+    for start in range(0, mixes, together):
+        some = rows[:, start : min(start + together, mixes)]
+        _add_up(strips, some, stems, pairs, sums)
+        _measure(sums, strips, some, ears, start, scalars, spectra, parts)
+    if moved.shape[0] + groups.shape[0] == 0:
+        return
+    now, ends = _room_for_sums(1, number, length, points), _room_for_sums(2, number, length, points)
+    _add_up(strips, rows[:, :1], stems, pairs, now)
+    changed = np.empty((number, together), dtype=np.int64)
+    for start in range(0, moved.shape[0], together):
+        stop = min(start + together, moved.shape[0])
+        _successors(moved[start:stop], taken[start:stop], strips, now, stems, pairs, sums)
+        for i in range(number):
+            for n in range(start, stop):
+                changed[i, n - start] = taken[n] if moved[n] == i else i
+        _measure(sums, strips, changed[:, : stop - start], ears, mixes + start, scalars, spectra, parts)
+    first, start = mixes + moved.shape[0], 0
+    while start < groups.shape[0]:
+        group, stop = groups[start], start
+        while stop < groups.shape[0] and groups[stop] == group and stop - start < together:
+            stop += 1
+        without_and_alone = np.empty((number, 2), dtype=np.int64)
+        for i in range(number):
+            without_and_alone[i, 0] = -1 if group_of[i] == group else i
+            without_and_alone[i, 1] = i if group_of[i] == group else -1
+        _add_up(strips, without_and_alone[:, :2], stems, pairs, ends)
+        some = changes_db[start:stop]
+        _turn_group(some, now, ends, sums)
+        for i in range(number):
+            for n in range(stop - start):
+                changed[i, n] = i
+        _measure(sums, strips, changed[:, : stop - start], ears, first + start, scalars, spectra, parts)
+        _group_loudness(group, some, group_of, strips, first + start, parts)
+        start = stop

@@ -47,8 +47,8 @@ VariantLoader = Callable[[int, str], StemSpectra]  # (stem, compressor)
 Outcome = tuple[Array, Array, Array]  # scalars, spectra and parts, as ``forms.measure`` returns them
 _TINY = np.float32(1e-20)
 _MOST_MIXES = 64  # evaluated at once, so that what is worked on stays in the processor's cache
-_MOST_BYTES = 2**20  # of successors that are worked on at once, for the same reason
 _FULL = len(STEM_MOVES)
+_NO_MOVES = (np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
 
 
 class Scene:
@@ -124,7 +124,7 @@ class Scene:
             playing=self.facts.activity.astype(np.float32),
             levels=np.array([self.facts.target_lufs, self.facts.ceiling_dbtp]),
         )
-        self._pairs = _pairs(analysis, cross, count)
+        self._heard = self._stems, _pairs(analysis, cross, count), self._ears
         self.yardstick = yardstick(self.facts)
         self._group_of = np.array([self.facts.groups.index(member) for member in self.facts.members], dtype=np.int64)
         self._sizes = np.bincount(self._group_of, minlength=len(self.facts.groups))
@@ -132,9 +132,7 @@ class Scene:
         self._own = np.arange(count)
         self._strips = forms.room_for_strips(count * (1 + _FULL), store.hops.shape[2], count, store.points)
         self._now, self._next = _Kept.empty(count, 1, 0), _Kept.empty(count, _FULL, count)
-        self._sums = self._room_for_sums(1)
-        self._latest: Knobs | None = None
-        self._after: forms.Sums | None = None  # room for successors, when they are first asked for
+        self._mixes: _Mixes | None = None
 
     # ---- settings ----------------------------------------------------------------------------------------------
 
@@ -220,7 +218,10 @@ class Scene:
     def current(self, knobs: Knobs) -> Measures:
         """The measures of one mix, without batch axes: cheap where it differs in few stems from the last one asked for,
         and its successors come cheaper afterwards."""
-        return _measures(self._measure_now(self._mix(knobs))).at(0)
+        self._mix(knobs)
+        outcome = _room(1, len(self._own))
+        forms.predict(self._own[:, None], *_NO_MOVES, self._group_of, self._strips, *self._heard, *outcome)
+        return _measures(outcome).at(0)
 
     def scores(self, knobs: Knobs) -> Array:
         """(B,) scores of mixes."""
@@ -235,20 +236,22 @@ class Scene:
     def _evaluate(self, knobs: Knobs) -> Measures:
         self._store.provide(self._rows, knobs.strips[..., COMPRESSOR])
         mixes, count = knobs.strips.shape[:2]
-        rows = np.arange(count * mixes).reshape(count, mixes)  # the strips of a stem are made one after the other
+        room = self._room_for_mixes(mixes)
         stripped = knobs.strips.swapaxes(0, 1).reshape(-1, COLUMNS)
         group_db = knobs.groups.T[self._group_of].ravel()
-        owner = np.repeat(self._own, mixes)
-        strips = forms.room_for_strips(rows.size, self._store.hops.shape[2], 0, self._store.points)
-        sums, outcome = self._room_for_sums(mixes), _room(mixes, count)
-        shapes = self._tables(knobs.shapes)
-        forms.shape_strips(stripped, owner, group_db, rows.ravel(), *shapes, self._stems, self._ears.k, strips)
-        forms.add_up(strips, rows, self._stems, self._pairs, sums)
-        forms.measure(sums, strips, rows, self._ears, 0, *outcome)
+        strips, outcome = room.strips, _room(mixes, count)
+        shapes, k = self._tables(knobs.shapes), self._ears.k
+        forms.shape_strips(stripped, room.owner, group_db, room.rows.ravel(), *shapes, self._stems, k, strips)
+        forms.predict(room.rows, *_NO_MOVES, self._group_of, strips, *self._heard, *outcome)
         return _measures(outcome)
 
-    def _room_for_sums(self, mixes: int) -> forms.Sums:
-        return forms.room_for_sums(mixes, len(self._own), self._store.hops.shape[2], self._store.points)
+    def _room_for_mixes(self, mixes: int) -> _Mixes:
+        """The same room as last time, where it is as large: it is still in the processor's cache."""
+        if self._mixes is None or self._mixes.rows.shape[1] != mixes:
+            rows = np.arange(len(self._own) * mixes).reshape(len(self._own), mixes)  # a stem's strips lie side by side
+            strips = forms.room_for_strips(rows.size, self._store.hops.shape[2], 0, self._store.points)
+            self._mixes = _Mixes(rows, np.repeat(self._own, mixes), strips)
+        return self._mixes
 
     def successor_scores(self, knobs: Knobs) -> tuple[NDArray[np.int64], Array]:
         """Action numbers and scores of every one-move successor of a mix."""
@@ -262,66 +265,28 @@ class Scene:
         locked are left out, and so is stop, which changes nothing.
         """
         facts, layout = self.facts, Layout(len(self.facts.names), len(self.facts.groups))
-        sums, legal = self._mix(knobs), self._candidates(knobs)
-        moved = np.argwhere(legal)
+        self._mix(knobs)
+        moved = np.argwhere(self._candidates(knobs))
         groups, changes, group_actions = self._group_moves(knobs, layout)
         stretched = [
             (layout.mix_start + offset, after.strips[:, TEMPO])
             for offset, move in enumerate(MIX_MOVES)
             if move.kind == "tempo" and ((after := to_tempo(knobs, facts, move.amount)).strips != knobs.strips).any()
         ]
-        stem_end, group_end = len(moved), len(moved) + len(groups)
-        outcome = _room(group_end + len(stretched), len(facts.names))
         actions = moved[:, 0] * _FULL + moved[:, 1]
-        self._measure_moves(moved[:, 0], self._next.first + actions, sums, outcome)
-        self._measure_groups(groups, changes, sums, stem_end, outcome)
+        # in one memory layout, or numba would compile for each
+        moves = np.ascontiguousarray(moved[:, 0]), self._next.first + actions, np.ascontiguousarray(groups), changes
+        group_end = 1 + len(moved) + len(groups)  # the mix as it is comes first
+        outcome = _room(group_end + len(stretched), len(facts.names))
+        forms.predict(self._own[:, None], *moves, self._group_of, self._strips, *self._heard, *outcome)
         if stretched:  # tempo is no matter of sound here
-            now = self._measure_now(sums)
-            for found, kept in zip(outcome, now, strict=True):
-                found[:, group_end:] = kept
+            for found in outcome:
+                found[:, group_end:] = found[:, :1]
             outcome[2][forms.TEMPO_RATIO, group_end:] = [ratios for _, ratios in stretched]
+        scalars, spectra, parts = outcome
         others = np.array([action for action, _ in stretched], dtype=np.int64)
-        return np.concatenate([actions, group_actions, others]), _measures(outcome)
-
-    def _measure_now(self, sums: forms.Sums) -> Outcome:
-        outcome = _room(1, len(self._own))
-        forms.measure(sums, self._strips, self._own[:, None], self._ears, 0, *outcome)
-        return outcome
-
-    def _measure_moves(
-        self, stems: NDArray[np.int64], strips: NDArray[np.int64], now: forms.Sums, outcome: Outcome
-    ) -> None:
-        """Measure the mixes in which a stem takes another strip, a few at a time."""
-        after = self._room_for_successors()
-        for start in range(0, len(stems), len(after.hops)):
-            some = slice(start, start + len(after.hops))
-            moved, taken = stems[some], strips[some]
-            forms.successors(moved, taken, self._strips, now, self._stems, self._pairs, after)
-            rows = np.repeat(self._own[:, None], len(moved), axis=1)
-            rows[moved, np.arange(len(moved))] = taken
-            forms.measure(after, self._strips, rows, self._ears, start, *outcome)
-
-    def _measure_groups(
-        self, groups: NDArray[np.int64], changes_db: Array, now: forms.Sums, first: int, outcome: Outcome
-    ) -> None:
-        """Measure the mixes in which a group is scaled."""
-        if not len(groups):
-            return
-        inside = self._group_of[:, None] == np.arange(len(self.facts.groups))
-        without_and_alone = np.stack([~inside, inside], axis=2).reshape(len(inside), -1)
-        ends, after = self._room_for_sums(without_and_alone.shape[1]), self._room_for_sums(len(groups))
-        rows = np.where(without_and_alone, self._own[:, None], -1)
-        forms.add_up(self._strips, rows, self._stems, self._pairs, ends)
-        forms.turn_groups(groups, changes_db, now, ends, after)
-        rows = np.repeat(self._own[:, None], len(groups), axis=1)
-        forms.measure(after, self._strips, rows, self._ears, first, *outcome)
-        forms.group_loudness(groups, changes_db, self._group_of, self._strips, first, outcome[2])
-
-    def _room_for_successors(self) -> forms.Sums:
-        if self._after is None:
-            size = sum(array.nbytes for array in self._sums)
-            self._after = self._room_for_sums(max(_MOST_BYTES // size, 1))
-        return self._after
+        after_them = scalars[:, 1:], spectra[:, 1:], parts[:, 1:]
+        return np.concatenate([actions, group_actions, others]), _measures(after_them)
 
     def _group_moves(
         self, knobs: Knobs, layout: Layout
@@ -335,17 +300,12 @@ class Scene:
 
     # ---- the mix that successors start from --------------------------------------------------------------------
 
-    def _mix(self, knobs: Knobs) -> forms.Sums:
-        """The sums of a mix, whose strips are in ``_now``; the latest is kept, since its measures and its successors
-        are asked for in turn."""
-        if self._latest is not knobs:
-            inputs = self._inputs(knobs)
-            changed = self._now.changed(inputs, knobs.shapes)
-            self._shape(changed, knobs.strips[changed], knobs, self._now)
-            self._now.inputs, self._now.shapes = inputs, knobs.shapes
-            forms.add_up(self._strips, self._own[:, None], self._stems, self._pairs, self._sums)
-            self._latest = knobs
-        return self._sums
+    def _mix(self, knobs: Knobs) -> None:
+        """Make a mix's strips; only stems that changed are worked on."""
+        inputs = self._inputs(knobs)
+        changed = self._now.changed(inputs, knobs.shapes)
+        self._shape(changed, knobs.strips[changed], knobs, self._now)
+        self._now.inputs, self._now.shapes = inputs, knobs.shapes
 
     def _candidates(self, knobs: Knobs) -> NDArray[np.bool_]:
         """Make every stem's strips after every move; only stems that changed are worked on. Returns (N, moves) which
@@ -474,6 +434,15 @@ def _of_octaves(power: Float) -> Float:
     return np.asarray(power / (np.repeat(total, np.diff(starts, append=BANDS), axis=-1) + _TINY), dtype=np.float32)
 
 
+@dataclass(frozen=True)
+class _Mixes:
+    """Room for whole mixes. rows (N, B): their strips; owner (N * B,): the stem of each strip."""
+
+    rows: NDArray[np.int64]
+    owner: NDArray[np.int64]
+    strips: forms.Strips
+
+
 @dataclass
 class _Kept:
     """What strips were made from, ``each`` of every stem, in rows from ``first`` on; the same is not made again.
@@ -524,7 +493,8 @@ class _Store:
         if self._complete:
             return
         wanted = stems * len(COMPRESSORS) + compressors.astype(np.int64)
-        for row in np.unique(wanted[~self._there[wanted]]).tolist():
+        there = self._there[wanted]
+        for row in [] if there.all() else np.unique(wanted[~there]).tolist():
             stem, compressor = divmod(row, len(COMPRESSORS))
             if self._load is None:
                 raise ValueError(f"this scene has no {COMPRESSORS[compressor]!r} variant of stem {stem}")
