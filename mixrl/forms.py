@@ -212,8 +212,8 @@ def _add_instants(v, rows, strips, mono, stems, found):  # type: ignore[no-untyp
                     _add_piece(gains, piece, found[k][start : start + PIECE])
 
 
-@summing
-def shape_strips(rows, owner, group_db, into, kind, tables, stems, k, strips):  # type: ignore[no-untyped-def]
+@inner
+def _shape_strips(rows, owner, group_db, into, kind, tables, stems, k, strips):  # type: ignore[no-untyped-def]
     """Make strips from rows (K, COLUMNS) of knobs of the stems ``owner`` (K,), behind group gains (K,), and leave them
     in the rows ``into`` (K,) of strips. kind (N,): number of each stem's EQ shape in the tables."""
     curve = np.empty((2, BANDS), dtype=np.float32)
@@ -580,15 +580,20 @@ def _group_loudness(group, changes_db, group_of, strips, first, parts):  # type:
 
 
 @summing
-def predict(rows, moved, taken, groups, changes_db, group_of, strips, stems, pairs, ears, scalars, spectra, parts):  # type: ignore[no-untyped-def]
+def predict(  # type: ignore[no-untyped-def]
+    made, tables, rows, moved, taken, groups, changes_db, group_of, strips, stems, pairs, ears, scalars, spectra, parts
+):
     """Measures of mixes, and of what may follow on the first: one column each of scalars (SCALARS, ...), spectra
     (SPECTRA, ..., 31), both as ``listen`` leaves them, and parts (PARTS, ..., N).
 
+    made: strips to make first, as ``_shape_strips`` takes them (knobs, stems, groups' gains, rows, kinds), and tables.
     rows (N, B): the strips of whole mixes. Then, if any: moved (S,), in rising order, stems that take another strip,
     taken (S,); groups (S,), in rising order, whose stems are scaled by changes_db (S,), group_of (N,): the group of
     each stem. What may follow is for mixes whose strips are the first ones, with their instants. All in one function,
     since what it calls is compiled into each that Python calls, and each call's arguments cost tens of microseconds.
     """
+    knobs, owner, group_db, into, kind = made
+    _shape_strips(knobs, owner, group_db, into, kind, tables, stems, ears.k, strips)
     number, mixes = rows.shape
     length, points = strips.hops.shape[1], 2 * ears.frame.shape[0]
     largest = max(4 * (points + length + (number + 13) * THIRDS), 1)

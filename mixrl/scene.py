@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
 VariantLoader = Callable[[int, str], StemSpectra]  # (stem, compressor)
 Outcome = tuple[Array, Array, Array]  # scalars, spectra and parts, as ``forms.measure`` returns them
+_New = tuple[Array, NDArray[np.int64], Array, NDArray[np.int64]]  # strips to make, as ``forms.predict`` takes them
 _TINY = np.float32(1e-20)
 _MOST_MIXES = 64  # evaluated at once, so that what is worked on stays in the processor's cache
 _FULL = len(STEM_MOVES)
@@ -130,6 +131,7 @@ class Scene:
         self._sizes = np.bincount(self._group_of, minlength=len(self.facts.groups))
         self._neutral_shapes = np.zeros(count, dtype=np.int64), tables((NEUTRAL_SHAPE,), analysis.sample_rate)
         self._own = np.arange(count)
+        self._none = np.zeros((count, 0), dtype=np.int64)  # of mixes
         self._strips = forms.room_for_strips(count * (1 + _FULL), store.hops.shape[2], count, store.points)
         self._now, self._next = _Kept.empty(count, 1, 0), _Kept.empty(count, _FULL, count)
         self._mixes: _Mixes | None = None
@@ -164,7 +166,7 @@ class Scene:
 
     def own_power(self, knobs: Knobs) -> Array:
         """(N, 31) power of each stem as it enters the mix, per third-octave."""
-        self._mix(knobs)
+        self._predict(knobs, self._none)
         return self._strips.thirds[self._own].astype(np.float64)
 
     def subset(self, stems: Sequence[int], strips: Array | None = None) -> Scene:
@@ -218,10 +220,7 @@ class Scene:
     def current(self, knobs: Knobs) -> Measures:
         """The measures of one mix, without batch axes: cheap where it differs in few stems from the last one asked for,
         and its successors come cheaper afterwards."""
-        self._mix(knobs)
-        outcome = _room(1, len(self._own))
-        forms.predict(self._own[:, None], *_NO_MOVES, self._group_of, self._strips, *self._heard, *outcome)
-        return _measures(outcome).at(0)
+        return _measures(self._predict(knobs, self._own[:, None])).at(0)
 
     def scores(self, knobs: Knobs) -> Array:
         """(B,) scores of mixes."""
@@ -240,9 +239,9 @@ class Scene:
         stripped = knobs.strips.swapaxes(0, 1).reshape(-1, COLUMNS)
         group_db = knobs.groups.T[self._group_of].ravel()
         strips, outcome = room.strips, _room(mixes, count)
-        shapes, k = self._tables(knobs.shapes), self._ears.k
-        forms.shape_strips(stripped, room.owner, group_db, room.rows.ravel(), *shapes, self._stems, k, strips)
-        forms.predict(room.rows, *_NO_MOVES, self._group_of, strips, *self._heard, *outcome)
+        kind, tables = self._tables(knobs.shapes)
+        made = stripped, room.owner, group_db, room.rows.ravel(), kind
+        forms.predict(made, tables, room.rows, *_NO_MOVES, self._group_of, strips, *self._heard, *outcome)
         return _measures(outcome)
 
     def _room_for_mixes(self, mixes: int) -> _Mixes:
@@ -265,8 +264,8 @@ class Scene:
         locked are left out, and so is stop, which changes nothing.
         """
         facts, layout = self.facts, Layout(len(self.facts.names), len(self.facts.groups))
-        self._mix(knobs)
-        moved = np.argwhere(self._candidates(knobs))
+        new = self._candidates(knobs)
+        moved = np.argwhere(self._next.legal)
         groups, changes, group_actions = self._group_moves(knobs, layout)
         stretched = [
             (layout.mix_start + offset, after.strips[:, TEMPO])
@@ -277,8 +276,7 @@ class Scene:
         # in one memory layout, or numba would compile for each
         moves = np.ascontiguousarray(moved[:, 0]), self._next.first + actions, np.ascontiguousarray(groups), changes
         group_end = 1 + len(moved) + len(groups)  # the mix as it is comes first
-        outcome = _room(group_end + len(stretched), len(facts.names))
-        forms.predict(self._own[:, None], *moves, self._group_of, self._strips, *self._heard, *outcome)
+        outcome = self._predict(knobs, self._own[:, None], new, moves, more=group_end - 1 + len(stretched))
         if stretched:  # tempo is no matter of sound here
             for found in outcome:
                 found[:, group_end:] = found[:, :1]
@@ -300,16 +298,29 @@ class Scene:
 
     # ---- the mix that successors start from --------------------------------------------------------------------
 
-    def _mix(self, knobs: Knobs) -> None:
-        """Make a mix's strips; only stems that changed are worked on."""
+    def _predict(
+        self,
+        knobs: Knobs,
+        rows: NDArray[np.int64],
+        new: _New | None = None,
+        moves: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], Array] = _NO_MOVES,
+        more: int = 0,
+    ) -> Outcome:
+        """Measure the mixes of these rows of strips, of which only those of stems that changed are made, and what may
+        follow, for which there are so many columns more. new: strips to make besides."""
         inputs = self._inputs(knobs)
         changed = self._now.changed(inputs, knobs.shapes)
-        self._shape(changed, knobs.strips[changed], knobs, self._now)
-        self._now.inputs, self._now.shapes = inputs, knobs.shapes
+        lists = self._to_make(changed, knobs.strips[changed], knobs, self._now)
+        made = [np.concatenate(parts) for parts in zip(lists, *[new] if new else [], strict=True)]
+        kind, tables = self._tables(knobs.shapes)
+        outcome = _room(rows.shape[1] + more, len(rows))
+        forms.predict((*made, kind), tables, rows, *moves, self._group_of, self._strips, *self._heard, *outcome)
+        for kept in (self._now, self._next) if new else (self._now,):
+            kept.inputs, kept.shapes = inputs, knobs.shapes
+        return outcome
 
-    def _candidates(self, knobs: Knobs) -> NDArray[np.bool_]:
-        """Make every stem's strips after every move; only stems that changed are worked on. Returns (N, moves) which
-        are legal."""
+    def _candidates(self, knobs: Knobs) -> _New:
+        """What to make of every stem's strips after every move, of stems that changed; which are legal is kept."""
         kept = self._next
         inputs = self._inputs(knobs)
         changed = kept.changed(inputs, knobs.shapes)
@@ -318,26 +329,21 @@ class Scene:
         rows, legal = after_moves(
             knobs.strips[changed], self.facts.bandwidth_hz[changed], tops[changed] if len(tops) > 1 else tops
         )
-        self._shape(changed, rows.reshape(-1, COLUMNS), knobs, kept)
+        new = self._to_make(changed, rows.reshape(-1, COLUMNS), knobs, kept)
         kept.legal[changed] = legal
-        kept.inputs, kept.shapes = inputs, knobs.shapes
-        return kept.legal
+        return new
 
     def _inputs(self, knobs: Knobs) -> Array:
         """(N, COLUMNS + 1) all that a stem's strip is made of."""
         return np.concatenate([knobs.strips, knobs.groups[self._group_of, None]], axis=1)
 
-    def _shape(self, stems: NDArray[np.int64], rows: Array, knobs: Knobs, kept: _Kept) -> None:
-        """Make some stems' strips, all of each, in the order of rows."""
-        if not len(stems):
-            return
-        each = len(rows) // len(stems)
+    def _to_make(self, stems: NDArray[np.int64], rows: Array, knobs: Knobs, kept: _Kept) -> _New:
+        """Some stems' strips, all of each, in the order of rows: knobs, stems, groups' gains and where they belong."""
+        each = len(rows) // max(len(stems), 1)
         owner = np.repeat(stems, each)
         into = (kept.first + stems[:, None] * each + np.arange(each)).ravel()
         self._store.provide(self._rows[owner], rows[:, COMPRESSOR])
-        group_db = knobs.groups[self._group_of[owner]]
-        shapes = self._tables(knobs.shapes)
-        forms.shape_strips(rows, owner, group_db, into, *shapes, self._stems, self._ears.k, self._strips)
+        return np.ascontiguousarray(rows), owner, knobs.groups[self._group_of[owner]], into
 
     # ---- files -------------------------------------------------------------------------------------------------
 
