@@ -24,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mixrl.analysis import Reader, analyse
 from mixrl.knobs import COMPRESSOR, EQ, GAIN, HIGHPASS, INVERT, PAN, Knobs, joined, neutral_knobs
 from mixrl.moves import apply, legal
 from mixrl.scene import Scene
@@ -102,10 +103,19 @@ def speed(count: int, seconds: float, repeats: int) -> dict[str, list[float]]:
 
 
 def memory(count: int, minutes: float) -> dict[str, float]:
-    """Megabytes of a scene's arrays, as listened to and after its successors were asked for, and the process's peak."""
+    """CPU seconds of listening; megabytes of a scene's arrays, as listened to and after its successors were asked for,
+    with the next compressor of every stem; the process's peak."""
+    short = listened(count, 20.0)  # which is played again and again: so much audio would take gigabytes
+    session = stems(count, 20.0)
+    tiles = [session.read(stem) for stem in session.stems]
+
+    def reader(tile: np.ndarray) -> Reader:
+        return lambda start, stop: tile[:, np.arange(start, stop) % tile.shape[1]]
+
     start = time.process_time()
-    scene = listened(count, 60.0 * minutes)
+    analysis = analyse([reader(tile) for tile in tiles], RATE, round(60.0 * minutes * RATE))
     taken = time.process_time() - start
+    scene = Scene(short.facts, analysis, lambda stem, _: analysis.stems[stem])
     plain = _megabytes(scene)
     scene.successor_scores(neutral_knobs(scene.facts))
     return {"listening_s": taken, "scene_mb": plain, "after_successors_mb": _megabytes(scene), "peak_mb": _peak()}
@@ -141,10 +151,12 @@ def _peak() -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--stems", type=int, nargs="+", default=[4, 8, 16, 32, 64])
+    parser.add_argument("--stems", type=int, nargs="*", default=[4, 8, 16, 32, 64])
     parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument("--memory", action="store_true", help="also a scene of 64 stems of 5 minutes")
+    parser.add_argument("--memory", action="store_true", help="also the memory of a large scene")
+    parser.add_argument("--memory-stems", type=int, default=64)
+    parser.add_argument("--memory-minutes", type=float, default=5.0)
     parser.add_argument("--json", type=Path, help="write the figures here")
     arguments = parser.parse_args()
     print(f"Python {platform.python_version()}, {platform.machine()}; a CPU second: median (slowest, fastest)")
@@ -157,8 +169,9 @@ def main() -> None:
         found[str(count)] = figures
     print("target" + " " + "".join(f"{target:>30,d}" for target in TARGETS.values()) + "  with 8 stems")
     if arguments.memory:
-        figures_mb = memory(64, 5.0)
-        print("64 stems x 5 minutes: " + ", ".join(f"{name} {value:.0f}" for name, value in figures_mb.items()))
+        figures_mb = memory(arguments.memory_stems, arguments.memory_minutes)
+        cells = [f"{name} {value:.0f}" for name, value in figures_mb.items()]
+        print(f"{arguments.memory_stems} stems x {arguments.memory_minutes:g} minutes: " + ", ".join(cells))
         found["memory"] = figures_mb
     if arguments.json:
         arguments.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
