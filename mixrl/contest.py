@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mixrl.errors import InputError
-from mixrl.knobs import GAIN, Knobs, neutral_knobs, to_settings
-from mixrl.moves import GAIN_LIMITS_DB
+from mixrl.knobs import Knobs, neutral_knobs, to_settings
 from mixrl.search import (
     Found,
     Objective,
@@ -36,7 +35,8 @@ from mixrl.search import (
 if TYPE_CHECKING:
     from mixrl.scene import Scene
 
-METHODS = ("raw", "equal", "rule", "random", "greedy", "pattern", "cma", "tabular", "dqn", "polish")
+METHODS = ("raw", "equal", "rule", "random", "greedy", "pattern", "cma", "tabular", "dqn", "shortlist", "polish")
+SHORTLIST = 4  # moves that a DQN scores before it chooses, as "shortlist"
 MARKS = (100, 300, 1000, 2500)  # evaluations at which scores are noted
 ONE_STEP = " one-step"  # what a policy with one-step gains is called after its method
 SHIPPED = "shipped"
@@ -91,7 +91,8 @@ def contest_of(
         raise InputError("tabular needs a table: give one with --policy, made by `mixrl train --algorithm tabular`")
     if "cma" in methods and find_spec("cma") is None:
         raise InputError('cma needs a package: pip install "mixrl[evaluate]", or leave it out of --methods')
-    if {"dqn", "polish"} & set(methods) and all(contestant.kind == "tabular" for contestant in contestants):
+    playing = {"dqn", "shortlist", "polish"} & set(methods)
+    if playing and all(contestant.kind == "tabular" for contestant in contestants):
         contestants.append(Contestant(_kind(None), None))
     return Contest(tuple(m for m in METHODS if m in methods), tuple(contestants), budget, seeds, render)
 
@@ -249,15 +250,20 @@ def _runs(contest: Contest, scene: Scene) -> Iterator[Run]:
     """Every run of every method, in order."""
     for method in contest.methods:
         seeds = range(contest.seeds) if method in ("random", "pattern", "cma", "polish") else (None,)
-        if method in ("tabular", "dqn", "polish"):
+        if method in ("tabular", "dqn", "shortlist", "polish"):
             for contestant in contest.contestants:
-                if (contestant.kind == "tabular") == (method == "tabular"):
+                if method in _parts(contestant.kind):
                     label = method + ONE_STEP * contestant.kind.endswith(ONE_STEP)
                     for seed in seeds:
                         yield label, contestant.name, seed, _played(scene, method, _player(contestant.file), seed)
         else:
             for seed in seeds:
                 yield method, None, seed, _played(scene, method, None, seed)
+
+
+def _parts(kind: str) -> tuple[str, ...]:
+    """The methods in which a kind of policy plays; one with one-step gains has no need of a shortlist."""
+    return {"tabular": ("tabular",), "dqn": ("dqn", "shortlist", "polish")}.get(kind, ("dqn", "polish"))
 
 
 def _played(scene: Scene, method: str, player: Player | None, seed: int | None) -> Callable[[int], Found]:
@@ -270,11 +276,11 @@ def _played(scene: Scene, method: str, player: Player | None, seed: int | None) 
             if method == "random":
                 lots = RandomPolicy(np.random.default_rng(seed))
                 while objective.left:  # one episode after another
-                    follow(lots, scene, objective, start=start.copy())
+                    follow(lots, scene, objective, start=start.copy(), patience=None)
             elif method == "greedy":
                 greedy(scene, objective, start=start)
             elif player is not None:
-                follow(player, scene, objective, start=start)
+                follow(player, scene, objective, start=start, shortlist=SHORTLIST * (method == "shortlist"))
             if method in ("pattern", "polish"):
                 pattern_search(objective, Space.around(objective.best, scene.facts), seed or 0)
             elif method == "cma":
@@ -296,14 +302,10 @@ def _fixed(method: str, scene: Scene, objective: Objective) -> None:
 
 
 def _start(scene: Scene, objective: Objective) -> Knobs:
-    """Where everybody begins to search: the rule mix within the limits of the moves, or the raw one if that is better.
-    Two evaluations; how loud the stems are is known from the first."""
-    from mixrl.rules import rule_mix
+    """Where everybody begins to search; two evaluations."""
+    from mixrl.rules import starting_mix
 
-    objective(neutral_knobs(scene.facts)[None])
-    rules = scene.knobs(rule_mix(scene))
-    rules.strips[:, GAIN] = np.clip(rules.strips[:, GAIN], *GAIN_LIMITS_DB)
-    objective(rules[None])
+    starting_mix(scene, scores=objective)
     return objective.best
 
 

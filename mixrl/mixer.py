@@ -1,7 +1,7 @@
 """Mixer: plan, compete, render. What the command line and Python users call.
 
-The DQN mixes in closed form and a short local search polishes its mix; then "no change", the rule mix and the DQN's mix
-are rendered over the excerpt, measured loudness-matched, and the best one wins.
+The DQN mixes in closed form, from the rule mix on, and a short local search polishes its mix; then "no change", the
+rule mix and the DQN's mix are rendered over the excerpt, measured loudness-matched, and the best one wins.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixrl.errors import InputError, ProcessingError
-from mixrl.knobs import COMPRESSOR, EQ, GAIN, HIGHPASS, INVERT, PAN, neutral_knobs, to_settings
+from mixrl.knobs import COMPRESSOR, EQ, GAIN, HIGHPASS, INVERT, PAN, Knobs, neutral_knobs, to_settings
 from mixrl.moves import GROUP_MOVES, KINDS, MOVE_COST, STEM_MOVES, Layout, Move, step_limit, to_tempo
 from mixrl.recipe import LoggedMove, Recipe, write_recipe
 from mixrl.score import TERMS, WEIGHTS, score, terms
@@ -243,26 +243,33 @@ class Mixer:
     def _act(
         self, scene: Scene, locked: Sequence[str], progress: Progress
     ) -> tuple[MixSettings, tuple[LoggedMove, ...]]:
-        """Let the policy move until it stops; the mix on the way that was best, less the cost of its moves, is kept and
-        polished."""
+        """Let the policy move from the rule mix, or from no change if that is better, until it stops; the mix on the
+        way that was best, less the cost of its moves, is kept and polished."""
         from mixrl.agent.policy import default_policy
+        from mixrl.rules import starting_mix
         from mixrl.search import Objective, Space, follow
 
         facts = scene.facts
         kinds = tuple(kind for kind in KINDS if self._use(kind))
         limit = step_limit(len(facts.names)) if self.steps is None else self.steps
         objective = Objective(scene)
+        starting_mix(scene, locked, kinds, objective)
+        start = objective.best
+        path = _opening(start, facts)
+        if self.steps is not None and len(path) > limit:
+            start, path = neutral_knobs(facts), []
+        limit -= 0 if self.steps is None else len(path)
+        before = objective.score_of(start)
         walk = follow(
-            self.policy or default_policy(), scene, objective, locked=locked, kinds=kinds, steps=limit,
+            self.policy or default_policy(), scene, objective, start=start, locked=locked, kinds=kinds, steps=limit,
             progress=lambda share: progress("mixing", share),
         )  # fmt: skip
-        start = objective.found().score_at(1)
-        count = int(np.argmax([start, *(step.score - MOVE_COST * k for k, step in enumerate(walk, 1))]))
-        path = [(step.action, to_settings(step.knobs, facts)) for step in walk[:count]]
+        count = int(np.argmax([before, *(step.score - MOVE_COST * k for k, step in enumerate(walk, 1))]))
+        path += [(step.action, to_settings(step.knobs, facts)) for step in walk[:count]]
         most = None if self.steps is None else limit - count
         if self.polish and most != 0:
             progress("polishing", 0.0)
-            knobs = walk[count - 1].knobs if count else neutral_knobs(facts)
+            knobs = walk[count - 1].knobs if count else start
             path += self._polished(scene, Space.around(knobs, facts, locked, kinds), most)
         progress("mixing", 1.0)
         return self._log(scene, path)
@@ -460,8 +467,20 @@ def _keep_locked(settings: MixSettings, neutral: MixSettings, locked: Sequence[s
     return replace(settings, stems={**settings.stems, **{name: neutral.strip(name) for name in locked}})
 
 
+def _opening(start: Knobs, facts: Facts) -> list[tuple[int, MixSettings]]:
+    """The way from no change to a mix of the stems, a knob at a time, loudness first: an action on the same setting as
+    each, and the settings it leads to."""
+    reached = neutral_knobs(facts)
+    layout = Layout(len(facts.names), len(facts.groups))
+    path = []
+    for column, row in np.argwhere((start.strips != reached.strips).T):
+        reached.strips[row, column] = start.strips[row, column]
+        path.append((_action_on(layout, int(row), int(column)), to_settings(reached, facts)))
+    return path
+
+
 def _action_on(layout: Layout, row: int, column: int) -> int:
-    """An action on the same setting as a knob of a ``search.Space``."""
+    """An action on the same setting as a knob: its row and column in ``Knobs.strips``, or ``search.GROUP``."""
     from mixrl.search import GROUP
 
     if column == GROUP:

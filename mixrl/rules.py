@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from dataclasses import replace
 
 import numpy as np
 
+from mixrl.knobs import GAIN, HIGHPASS, PAN, Knobs, joined, neutral_knobs, to_knobs
 from mixrl.measures import Array
+from mixrl.moves import GAIN_LIMITS_DB, HIGHPASS_HZ, KINDS
 from mixrl.scene import Scene
 from mixrl.score import CENTRED_ROLES, level_corridor
 from mixrl.settings import MixSettings
@@ -38,6 +41,34 @@ def rule_mix(scene: Scene) -> MixSettings:
                 side = -side
         strips[name] = strip
     return replace(settings, stems=strips)
+
+
+def starting_mix(
+    scene: Scene,
+    locked: Collection[str] = (),
+    kinds: Collection[str] = KINDS,
+    scores: Callable[[Knobs], Array] | None = None,
+) -> Knobs:
+    """Where searches and the agent begin: the rule mix within the limits of the moves, or no change if that is better.
+    Locked stems and kinds of move that are not allowed stay as they are.
+
+    scores: what scores the two mixes; the scene itself if None. How loud the stems are is known from the first.
+    """
+    neutral = neutral_knobs(scene.facts)
+    rules = to_knobs(rule_mix(scene), scene.facts)
+    rules.strips[:, GAIN] = np.round(np.clip(rules.strips[:, GAIN], *GAIN_LIMITS_DB), 1)
+    rules.strips[:, HIGHPASS] = [_nearest_corner(hz) for hz in rules.strips[:, HIGHPASS]]
+    held = np.array([name in locked for name in scene.facts.names], dtype=bool)
+    rules.strips[held] = neutral.strips[held]
+    for column, kind in ((GAIN, "gain"), (PAN, "pan"), (HIGHPASS, "highpass")):
+        if kind not in kinds:
+            rules.strips[:, column] = neutral.strips[:, column]
+    before, after = (scores or scene.scores)(joined([neutral, rules]))
+    return rules if after > before else neutral
+
+
+def _nearest_corner(frequency_hz: float) -> float:
+    return min((corner or 0.0 for corner in HIGHPASS_HZ), key=lambda corner: abs(corner - frequency_hz))
 
 
 def _at_levels(scene: Scene, levels: Array) -> MixSettings:

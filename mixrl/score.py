@@ -159,6 +159,28 @@ def _flat(values: Array, shape: tuple[int, ...]) -> Array:
     return np.ascontiguousarray(values, dtype=np.float64).reshape(shape)
 
 
+class Pull(NamedTuple):
+    """How the score of one mix changes with its measures: per dB of each third-octave of its spectrum and of side/mid
+    (31,), per LU of each stem's loudness relative to the mix, dB of its audibility and unit of its position (N,), and
+    per dB of imbalance (1,). What changes rarely or in leaps (headroom, restraint, tempo) is left out."""
+
+    spectrum: Array
+    side_mid: Array
+    level: Array
+    audibility: Array
+    position: Array
+    imbalance: Array
+
+
+def pull(measures: Measures, by: Yardstick) -> Pull:
+    """The derivatives of the score of one mix, without batch axes, with respect to its measures."""
+    m, bands, stems = measures, len(by.bands), len(by.stems)
+    found = Pull(*(np.zeros(size) for size in (bands, bands, stems, stems, stems, 1)))
+    _pull(by, float(m.integrated_lufs), float(m.imbalance_db), m.spectrum_db, m.side_mid_db, m.stem_lufs,
+          m.audibility_db, m.position, found)  # fmt: skip
+    return found
+
+
 @summing
 def _over(value, limit, unit):  # type: ignore[no-untyped-def]
     """How far a value is over its limit, in units; straight at first, never more than ``_WORST``, so that one
@@ -213,3 +235,82 @@ def _penalties(  # type: ignore[no-untyped-def]
         # every dB of EQ and compression has to earn its place
         found[n, 7] = math.sqrt(worked / heard) + changed / max(heard, 1.0) / 30.0
         found[n, 8] = stretched / max(sure.sum(), 1.0) * 10.0
+
+
+@summing
+def _rise(value, limit, unit):  # type: ignore[no-untyped-def]
+    """The derivative of ``_over``."""
+    if value <= limit:
+        return 0.0
+    return 1.0 / (unit * (1.0 + (value - limit) / unit / _WORST) ** 2)
+
+
+@summing
+def _root(total, count, slopes):  # type: ignore[no-untyped-def]
+    """From half the derivatives of total to those of -sqrt(total / count), in place."""
+    root = max(math.sqrt(total * count), 1e-9)
+    for k in range(slopes.shape[0]):
+        slopes[k] = -slopes[k] / root
+
+
+@summing
+def _pull(by, integrated, imbalance, spectrum, side_mid, lufs, audibility, position, found):  # type: ignore[no-untyped-def]
+    level, deviation, side, bands, stems, corridor, centred = by[:7]
+    judged = max(bands.sum(), 1e-9)
+    heard = max(stems.sum(), 1e-9)
+    mean = 0.0
+    for t in range(bands.shape[0]):
+        mean += (spectrum[t] - level[t]) * bands[t]
+    mean /= max(bands.sum(), 1.0)
+    off, wide = 0.0, 0.0
+    for t in range(bands.shape[0]):
+        away = spectrum[t] - level[t] - mean
+        over = _over(abs(away), deviation[t], 6.0)
+        off += bands[t] * over**2
+        found.spectrum[t] = bands[t] * over * _rise(abs(away), deviation[t], 6.0) * (1.0 if away > 0.0 else -1.0)
+        width = side_mid[t] - side[t]
+        narrow, less = 0.0, 0.0
+        if CENTRES_HZ[t] >= 200.0:
+            narrow = min(_over(-width, 10.0, 12.0), 1.0)
+            less = _rise(-width, 10.0, 12.0) if narrow < 1.0 else 0.0
+        over = _over(width, 6.0, 6.0) + narrow
+        wide += bands[t] * over**2
+        found.side_mid[t] = bands[t] * over * (_rise(width, 6.0, 6.0) - less)
+    _root(off, judged, found.spectrum)
+    common = (found.spectrum * bands).sum() / max(bands.sum(), 1.0)
+    for t in range(bands.shape[0]):  # the mean goes along
+        found.spectrum[t] -= common * bands[t]
+    _root(wide, judged, found.side_mid)
+    balance, buried, aside, thrown = 0.0, 0.0, 0.0, 0.0
+    outward = np.zeros(stems.shape[0])
+    for i in range(stems.shape[0]):
+        if stems[i] == 0.0:
+            continue
+        relative, place = lufs[i] - integrated, abs(position[i])
+        sign = 1.0 if position[i] > 0.0 else -1.0
+        over = _over(relative, corridor[i, 2], 6.0) + _over(-relative, -corridor[i, 1], 6.0)
+        balance += over**2
+        rise = _rise(relative, corridor[i, 2], 6.0) - _rise(-relative, -corridor[i, 1], 6.0)
+        found.level[i] = over * rise
+        over = _over(-audibility[i], -AUDIBLE_DB, 6.0)
+        buried += over**2
+        found.audibility[i] = -over * _rise(-audibility[i], -AUDIBLE_DB, 6.0)
+        over = _over(place, 0.1, 0.3)
+        aside += centred[i] * over**2
+        found.position[i] = centred[i] * over * _rise(place, 0.1, 0.3) * sign
+        over = _over(place, 0.7, 0.3)
+        thrown += over**2
+        outward[i] = over * _rise(place, 0.7, 0.3) * sign
+    _root(balance, heard, found.level)
+    _root(buried, heard, found.audibility)
+    _root(aside, max(centred.sum(), 1e-9), found.position)
+    _root(thrown, heard, outward)
+    rise = _rise(abs(imbalance), 1.0, 3.0)
+    found.imbalance[0] = -_WEIGHTS[4] * (rise if imbalance > 0.0 else -rise)
+    for t in range(bands.shape[0]):
+        found.spectrum[t] *= _WEIGHTS[0]
+        found.side_mid[t] *= _WEIGHTS[4]
+    for i in range(stems.shape[0]):
+        found.level[i] *= _WEIGHTS[1]
+        found.audibility[i] *= _WEIGHTS[2]
+        found.position[i] = _WEIGHTS[5] * (found.position[i] + outward[i])

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mixrl.knobs import COMPRESSOR, EQ, GAIN, HIGHPASS, INVERT, PAN, Knobs, neutral_knobs
+from mixrl.knobs import COMPRESSOR, EQ, GAIN, HIGHPASS, INVERT, PAN, Knobs, joined, neutral_knobs
 from mixrl.measures import Array, Facts
 from mixrl.moves import (
     EQ_LIMITS_DB,
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 Trace = tuple[tuple[int, float], ...]
 _NO_END = 2**62
+PATIENCE = 8  # moves; a policy that takes steps back rarely needs more of them
+SHORTLISTS = 4
 GROUP = -1  # the column of a group's gain in ``Space``
 _CORNERS = np.array([corner or 0.0 for corner in HIGHPASS_HZ])
 
@@ -177,14 +179,20 @@ def follow(
     locked: Collection[str] = (),
     kinds: Collection[str] = KINDS,
     steps: int | None = None,
+    patience: int | None = PATIENCE,
+    shortlist: int = 0,
     progress: Callable[[float], None] = lambda share: None,
 ) -> list[Step]:
     """Play a policy from ``start`` (None: the neutral mix) until it stops, ``steps`` (None: the step limit) are made,
-    or what it has to see next is no longer within the budget.
+    ``patience`` of them in a row have not bettered the best on the way (None: it may go on), or what it has to see next
+    is no longer within the budget.
+
+    shortlist: how many of the moves that a ``Policy`` likes best are scored before it chooses among those that gain, by
+    its Q-value with their exact rewards instead of predicted ones; where none gains the next ones are tried, up to
+    ``SHORTLISTS`` times, and then it stops. 0: it is taken at its word.
 
     The start counts 1, unless it is the best mix of the objective. A move counts 1 for a policy without one-step gains;
-    for one with them it counts the legal successors that it chooses from, of which the next mix is one. Only mixes on
-    the way are candidates for the best.
+    for one with them, or with a shortlist, it counts the successors that it chooses from, of which the next mix is one.
     """
     from mixrl.state import observe
 
@@ -193,6 +201,7 @@ def follow(
     limit = step_limit(len(facts.names)) if steps is None else steps
     knobs = neutral_knobs(facts) if start is None else start
     walk: list[Step] = []
+    best, best_at = -np.inf, 0
     if not objective.knows(knobs):
         if objective.left < 1:
             return walk
@@ -202,20 +211,46 @@ def follow(
         price = int(legal(knobs, facts, locked, kinds).sum()) - 1 if looks and left > 0.0 else 0
         affordable = price <= objective.left
         state, _ = observe(scene, knobs, left, locked, kinds, looks and affordable)
-        objective.reached(knobs, state.score)
+        if not shortlist or not walk:  # what was on the shortlist is known
+            objective.reached(knobs, state.score)
         if walk:
             walk[-1] = walk[-1]._replace(score=state.score)
         progress(1.0 - left)
-        if left <= 0.0 or not affordable or (not looks and objective.left < 1):
+        if state.score > best:
+            best, best_at = state.score, len(walk)
+        tired = patience is not None and len(walk) - best_at >= patience
+        if left <= 0.0 or tired or not affordable or (not looks and objective.left < 1):
             return walk
         objective.count(price)
-        action = policy.act(state)
+        action = _shortlisted(policy, state, scene, knobs, objective, shortlist) if shortlist else policy.act(state)
         if action == stop:
             return walk
-        if not looks:
+        if not looks and not shortlist:
             objective.count(1)
         knobs = apply(knobs, facts, action)
         walk.append(Step(action, knobs, state.score))
+
+
+def _shortlisted(
+    policy: Player, state: State, scene: Scene, knobs: Knobs, objective: Objective, count: int
+) -> int:
+    """The move that is best among the policy's favourites, as ``follow`` says; stop where none of them gains."""
+    from mixrl.agent.policy import Policy
+
+    assert isinstance(policy, Policy)
+    facts = scene.facts
+    stop = Layout(len(facts.names), len(facts.groups)).mix_start
+    q, rewards = policy.with_rewards(state)
+    order = np.argsort(-q, kind="stable")
+    order = order[np.isfinite(q[order]) & (order != stop)][: SHORTLISTS * count]
+    for at in range(0, len(order), count):
+        few = order[at : at + count]
+        if len(few) > objective.left:
+            break
+        exact = objective(joined([apply(knobs, facts, int(action)) for action in few])) - state.score - MOVE_COST
+        if exact.max() > 0.0:
+            return int(few[np.where(exact > 0.0, exact + (q - rewards)[few], -np.inf).argmax()])
+    return stop
 
 
 def greedy(

@@ -19,6 +19,7 @@ from mixrl.statistics import iqm, iqm_interval, worst_tenth
 
 Array = NDArray[np.float64]
 Record = Mapping[str, Any]
+_FIXED = ("raw", "equal", "rule")  # no searches
 REFERENCE = MARKS[-1]  # evaluations that CMA-ES has in comparisons with polished mixes
 _LEAST = 1e-9  # an improvement below it has no shares
 _SAME = 1e-6  # scores less apart than this are the same
@@ -96,16 +97,19 @@ class Standings:
 
     def comparisons(self) -> list[dict[str, Any]]:
         """What policies are held against, where both are there: searches at a policy's own number of evaluations,
-        CMA-ES at 300, greedy search for one-step policies; polished mixes at 300 and 1000 against CMA-ES at 300 and at
-        ``REFERENCE`` (or the budget, if that is less)."""
+        CMA-ES at 300, greedy search where the policy looks ahead; polished mixes at 300 and 1000 against CMA-ES at 300
+        and at ``REFERENCE`` (or the budget, if that is less)."""
         found = []
-        for suffix in ("", ONE_STEP):
-            dqn, polish = f"dqn{suffix}", f"polish{suffix}"
+        for dqn, looks in (("dqn", False), ("shortlist", True), (f"dqn{ONE_STEP}", True)):
+            polish = dqn.replace("dqn", "polish")
             found += [self._compared(dqn, None, other, None) for other in ("pattern", "cma")]
-            if suffix:
+            if looks:
                 found.append(self._compared(dqn, None, "greedy", None))
             if self.budget >= 300:
                 found.append(self._compared(dqn, None, "cma", 300))
+            if polish == dqn:
+                continue
+            if self.budget >= 300:
                 found.append(self._compared(polish, 300, "cma", 300))
                 found.append(self._compared(polish, 300, "cma", min(REFERENCE, self.budget)))
             if self.budget >= 1000:
@@ -167,11 +171,13 @@ class Standings:
         from mixrl.audio import atomic_path
 
         figure, axes = pyplot.subplots(figsize=(8.5, 5.2))
-        colours = dict(zip(METHODS, pyplot.get_cmap("tab10").colors, strict=True))  # type: ignore[attr-defined]
+        searches = [method for method in METHODS if method not in _FIXED]
+        colours = dict(zip(searches, pyplot.get_cmap("tab10").colors, strict=False))  # type: ignore[attr-defined]
+        colours |= dict(zip(_FIXED, ("0.65", "0.5", "0.3"), strict=True))
         for method in self.runs:
             at, means, intervals = self.curve(method)
             colour, style = colours[method.removesuffix(ONE_STEP)], "--" if method.endswith(ONE_STEP) else "-"
-            if method in ("raw", "equal", "rule"):
+            if method in _FIXED:
                 axes.axhline(means[-1], color=colour, linestyle=":", linewidth=1.3, label=method)
                 continue
             axes.plot(at, means, style, color=colour, linewidth=1.8, label=method, drawstyle="steps-post")

@@ -22,12 +22,12 @@ from mixrl.moves import HIGHPASS_HZ, KINDS, MOVE_COST, Layout, legal
 from mixrl.peaks import OCTAVES
 from mixrl.roles import ROLES
 from mixrl.scene import Scene
-from mixrl.score import TERMS, penalties, scored
+from mixrl.score import TERMS, penalties, pull, scored
 from mixrl.settings import EQ_BANDS
 
 Float = NDArray[np.float32]
 
-STEM_FEATURES = 22 + len(ROLES) + 2 * OCTAVES
+STEM_FEATURES = 25 + len(ROLES) + 5 * OCTAVES
 GROUP_FEATURES = 4
 MIX_FEATURES = len(CENTRES_HZ) + OCTAVES + len(TERMS) + 6
 
@@ -79,6 +79,8 @@ def observe(
     levels = (float(m.integrated_lufs), float(m.imbalance_db), float(m.limiting_db), float(m.psr_db))
     per_stem = (m.stem_lufs, m.audibility_db, m.position, m.eq_change_db, m.gain_reduction_db)
     _stem_rows(own, np.ascontiguousarray(knobs.strips), facts.activity, roles, by.corridor, levels[0], per_stem, stems)
+    part = facts.activity * 10.0 ** ((m.stem_lufs - levels[0]) / 10.0)
+    _pulls(own, pull(m, by), part / max(float(part.sum()), TINY), stems[:, STEM_FEATURES - _PULLS :])
     _group_rows(own, knobs.groups, members, groups)
     bands = (m.spectrum_db, m.side_mid_db, facts.counted.astype(np.float64))
     _mix_row(bands, by, found, levels, now, len(facts.names), time_left, mix)
@@ -98,6 +100,8 @@ def _role_columns(roles: tuple[str | None, ...]) -> Array:
     return np.array([[0.0 if role else 1.0, *(float(role == r) for r in ROLES)] for role in roles])
 
 
+_PULLS = 3 + 3 * OCTAVES
+_PULL_SCALE = 100.0  # a dB is worth hundredths of score at the most
 _CORNERS = np.array([corner or 0.0 for corner in HIGHPASS_HZ])
 
 
@@ -154,6 +158,38 @@ def _stem_rows(own, strips, activity, roles, corridor, integrated, per_stem, fou
             at = _put(row, at, decibels(octaves[i, o] / total) / 20.0)
         for o in range(OCTAVES):
             at = _put(row, at, decibels(octaves[i, o] / max(whole[o], TINY)) / 20.0)
+
+
+@compiled
+def _pulls(own, pull, part, found):  # type: ignore[no-untyped-def]
+    """found (N, _PULLS): what the score would gain, to first order, from a dB more of a stem: through its level and the
+    mix's, the mix's imbalance, its own position; in each octave through the mix's spectrum, through its own and the
+    others' audibility, and how much the octave's side/mid matters. own (N, 31) power, as if stems added up by power;
+    part (N,) of the mix's loudness."""
+    whole = np.zeros(own.shape[1])
+    for i in range(len(own)):
+        whole += own[i]
+    share = own / np.maximum(whole, TINY)
+    # heard (N, 31): where each stem's audibility lies, times what it is worth
+    heard = np.zeros(own.shape)
+    for i in range(len(own)):
+        there = own[i] * share[i]
+        heard[i] = pull.audibility[i] * there / max(there.sum(), TINY)
+    masked = np.zeros(own.shape[1])
+    for i in range(len(own)):
+        masked += heard[i]
+    levels = pull.level.sum()
+    for i in range(len(own)):
+        at = _put(found[i], 0, 0.5 * _PULL_SCALE * (pull.level[i] - part[i] * levels))
+        at = _put(found[i], at, 0.1 * _PULL_SCALE * part[i] * pull.imbalance[0])
+        at = _put(found[i], at, pull.position[i])
+        spectrum = pull.spectrum * share[i]
+        audibility = heard[i] - share[i] * masked
+        side = pull.side_mid * share[i]
+        for o in range(OCTAVES):
+            at = _put(found[i], at, _PULL_SCALE * _octave(spectrum, o))
+            at = _put(found[i], at, _PULL_SCALE * _octave(audibility, o))
+            at = _put(found[i], at, _PULL_SCALE * _octave(side, o))
 
 
 @compiled

@@ -199,7 +199,7 @@ def test_training_without_one_step_gains_learns(tmp_path, algorithm, moves, leas
 
 
 def test_one_step_gains_begin_as_greedy_search_and_training_keeps_them(tmp_path):
-    run(small(moves=800), tmp_path)
+    run(small(moves=2500), tmp_path)
     rows = log_of(tmp_path)
     greedy = []
     for mixes in starts(2).values():

@@ -69,7 +69,7 @@ def test_everybody_plays_every_session_as_often_as_announced(held):
         runs = {method: [row for row in rows if row["method"] == method] for method in {r["method"] for r in rows}}
         assert {method: len(its) for method, its in runs.items()} == {
             "raw": 1, "equal": 1, "rule": 1, "random": 2, "greedy": 1, "pattern": 2, "cma": 2, "tabular": 1,
-            "dqn": 2, "dqn one-step": 1, "polish": 4, "polish one-step": 2,
+            "dqn": 2, "dqn one-step": 1, "shortlist": 2, "polish": 4, "polish one-step": 2,
         }  # fmt: skip
         assert [(row["policy"][-18:], row["seed"]) for row in runs["polish"]] == [
             (f"plain{p}.safetensors", s) for p in (0, 1) for s in (0, 1)

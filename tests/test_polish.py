@@ -14,6 +14,7 @@ from mixrl import InputError, Mixer, Session
 from mixrl.knobs import to_knobs
 from mixrl.mixer import DQN, NO_CHANGE
 from mixrl.moves import KINDS
+from mixrl.rules import starting_mix
 from mixrl.scene import Scene
 from mixrl.settings import StripSettings
 from mixrl.state import layout_of
@@ -58,18 +59,23 @@ def planned(scene, locked=(), moves=3, **options):
     return Mixer(policy=Few(moves), **options)._act(scene, locked, lambda what, share: None)
 
 
+def opening(scene) -> int:
+    """Moves from no change to where the policy begins."""
+    return len(planned(scene, moves=0, polish=0)[1])
+
+
 def score(scene, settings):
     return float(scene.scores(to_knobs(settings, scene.facts)[None])[0])
 
 
 def test_more_polish_is_a_better_mix_and_the_policys_moves_come_first(scene):
     plain, moves = planned(scene, polish=0)
-    assert len(moves) == 3
+    assert len(moves) == opening(scene) + 3
     scores = [score(scene, plain)]
     for polish in (300, 1000):
         settings, log = planned(scene, polish=polish)
-        assert log[:3] == moves
-        assert len(log) > 5
+        assert log[: len(moves)] == moves
+        assert len(log) > len(moves) + 2
         scores.append(score(scene, settings))
     assert scores[1] > scores[0] + 0.02
     assert scores[2] > scores[1]
@@ -86,8 +92,18 @@ def test_a_little_polish_never_makes_it_worse(scene, polish):
 def test_polish_scores_no_more_mixes_than_it_may(scene, polish):
     counted = Sums(scene)
     planned(counted, polish=polish)
-    assert counted.count <= polish
-    assert counted.count > 0.5 * polish - 3
+    spent = counted.count - 2  # no change and the rule mix
+    assert spent <= polish
+    assert spent > 0.5 * polish - 3
+
+
+def test_the_policy_begins_at_the_rule_mix(scene):
+    settings, log = planned(scene, moves=0, polish=0)
+    assert to_knobs(settings, scene.facts).strips == pytest.approx(starting_mix(scene).strips)
+    assert len(log) == opening(scene) > 2
+    assert {move.setting for move in log} <= {"gain", "pan", "high-pass"}
+    assert not planned(scene, moves=0, polish=0, steps=len(log) - 1)[1]  # half a rule mix is none
+    assert planned(scene, moves=0, polish=0, steps=len(log))[1] == log
 
 
 @pytest.mark.parametrize("strength", [{}, {"gain": 0.5, "eq": 0.5, "compressor": 0.4}])
@@ -112,7 +128,7 @@ def test_the_log_explains_all_of_it(scene, strength):
             assert reached.strip(name).gain_db == pytest.approx(strip.gain_db, abs=0.051)
             assert reached.strip(name).compressor == strip.compressor
     assert total == pytest.approx(score(scene, settings) - score(scene, scene.neutral()), abs=1e-4 * len(log))
-    polished = [(move.name, move.setting) for move in log[3:]]
+    polished = [(move.name, move.setting) for move in log[opening(scene) + 3 :]]
     assert len(set(polished)) == len(polished)  # a knob each
 
 

@@ -17,7 +17,7 @@ from mixrl.measures import CENTRES_HZ, Facts, Measures
 from mixrl.rendered import Rendered
 from mixrl.roles import LEVELS
 from mixrl.scene import Scene
-from mixrl.score import TERMS, WEIGHTS, level_corridor, reference, score, terms
+from mixrl.score import TERMS, WEIGHTS, level_corridor, pull, reference, score, terms, yardstick
 from mixrl.session import Session, load_session
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -280,3 +280,34 @@ def test_bad_mixes_of_real_sessions_lose(name):
     if not (DATA / name).is_dir():
         pytest.skip(f"needs {name} of the project's data folder beside the checkout")
     assert_bad_mixes_lose(Scene.of(span(excerpt(load_session(DATA / name)), 0, 8)))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_pull_is_the_derivative_of_the_score(seed):
+    """Against central differences, for measures all over the place."""
+    rng = np.random.default_rng(seed)
+    count = len(FACTS.names)
+    measures = good(
+        spectrum_db=good().spectrum_db + rng.normal(0.0, 6.0, 31),
+        side_mid_db=good().side_mid_db + rng.normal(0.0, 12.0, 31),
+        imbalance_db=np.float64(rng.choice([-1.0, 1.0]) * rng.uniform(1.5, 6.0)),
+        stem_lufs=good().stem_lufs + rng.normal(0.0, 15.0, count),
+        audibility_db=rng.uniform(-30.0, 0.0, count),
+        position=rng.uniform(-1.0, 1.0, count),
+    )
+    found = pull(measures, yardstick(FACTS))
+    step = 1e-5
+    for name, slopes in (
+        ("spectrum_db", found.spectrum), ("side_mid_db", found.side_mid), ("imbalance_db", found.imbalance),
+        ("stem_lufs", found.level), ("audibility_db", found.audibility), ("position", found.position),
+    ):  # fmt: skip
+        assert np.abs(slopes).max() > 0.0
+        for index in np.ndindex(np.shape(getattr(measures, name))):
+            shift = np.zeros(np.shape(getattr(measures, name)))
+            shift[index] = step
+            up, down = (
+                float(score(replace(measures, **{name: getattr(measures, name) + sign * shift}), FACTS))
+                for sign in (1.0, -1.0)
+            )
+            expected = (up - down) / (2.0 * step)
+            assert slopes[index if index else 0] == pytest.approx(expected, abs=1e-6), (name, index)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mixrl.agent.policy import default_policy
 from mixrl.knobs import COMPRESSOR, EQ, GAIN, HIGHPASS, INVERT, NEUTRAL_SHAPE, PAN, TEMPO, neutral_knobs
 from mixrl.moves import (
     EQ_LIMITS_DB,
@@ -112,6 +113,8 @@ METHODS = {
     "random": lambda scene, o, seed=0, **a: follow(RandomPolicy(np.random.default_rng(seed)), scene, o, **a),
     "greedy": lambda scene, o, seed=0, **a: greedy(scene, o, **a),
     "with gains": lambda scene, o, seed=0, **a: follow(Best(), scene, o, **a),
+    "without gains": lambda scene, o, seed=0, **a: follow(default_policy(), scene, o, **a),
+    "shortlist": lambda scene, o, seed=0, **a: follow(default_policy(), scene, o, shortlist=5, **a),
     "pattern": lambda scene, o, seed=0, **a: pattern_search(o, space_of(o, **a), seed),
     "cma": by_cma,
 }
@@ -385,6 +388,34 @@ def test_a_start_that_is_known_is_not_counted_again(small_scene, player):
     follow(player, other.scene, other, start=start, steps=0)
     assert other.evaluations == other.scene.count == 1
     assert other.score == pytest.approx(float(small_scene.scores(start[None])[0]), abs=1e-6)
+
+
+class Worst:
+    """Makes the worst move there is."""
+
+    use_gains = True
+
+    def act(self, state):
+        return int(np.where(state.mask, state.gains, np.inf).argmin())
+
+
+def test_patience_ends_a_walk_that_only_gets_worse(small_scene):
+    for patience in (1, 3):
+        assert len(follow(Worst(), small_scene, Objective(small_scene), patience=patience)) == patience
+    assert len(follow(Worst(), small_scene, Objective(small_scene), patience=None, steps=12)) == 12
+
+
+def test_a_shortlist_makes_only_moves_that_gain_and_finds_what_greed_finds_where_it_is_long(small_scene):
+    policy, objective = default_policy(), Objective(small_scene)
+    walk = follow(policy, small_scene, objective, shortlist=4)
+    assert walk
+    start = small_scene.scores(neutral_knobs(small_scene.facts)[None])[0]
+    assert (np.diff([start, *(step.score for step in walk)]) > MOVE_COST - 1e-6).all()
+    assert objective.evaluations <= 1 + 16 * (len(walk) + 1)
+    indifferent = replace(policy, weights={name: 0.0 * value for name, value in policy.weights.items()})
+    every = follow(indifferent, small_scene, Objective(small_scene), shortlist=10_000, steps=3)
+    greed = greedy(small_scene, Objective(small_scene), steps=3)
+    assert [step.action for step in every] == [step.action for step in greed]
 
 
 def test_greedy_goes_on_from_a_start(small_scene):

@@ -16,10 +16,11 @@ class Practice:
     """How starts are drawn. real_share: of real sessions among the draws, where there are both. whole_share: of whole,
     undamaged sessions; the others are fewest to most random stems of one, with faders off by up to faders_db either
     way, and with the chance eq_share with every EQ band off by up to eq_db either way. most_stems: a session of more
-    audible stems is never taken whole."""
+    audible stems is never taken whole. rule_share: of starts at ``rules.starting_mix``; the others are at no change."""
 
-    real_share: float = 0.5
+    real_share: float = 0.3
     whole_share: float = 0.2
+    rule_share: float = 0.7
     fewest: int = 3
     most: int = 12
     most_stems: int = 24
@@ -61,7 +62,7 @@ class TrainConfig:
 
     width: int = 96
     use_gains: bool = True
-    look_ahead: float = 0.5
+    look_ahead: float = 1.0
     pool: str = "mean+max"
     learning_rate: float = 3e-4
     discount: float = 1.0
@@ -90,6 +91,8 @@ class TrainConfig:
         never looks at one-step gains."""
         found: dict[str, Any] = {"algorithm": algorithm, "use_gains": use_gains and algorithm != "tabular"}
         found |= {"envs": 64} if algorithm == "pqn" else {}
+        if algorithm == "dqn" and not use_gains:  # every look teaches it all moves: fewer updates, larger steps
+            found |= {"learning_rate": 1e-3, "update_every": 8, "capacity": 80_000, "validate_every": 20_000}
         return cls(**{**found, **changes})
 
     @property

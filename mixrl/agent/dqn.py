@@ -25,7 +25,7 @@ from mixrl.agent.policy import NetworkSize, Policy
 from mixrl.agent.replay import Replay, Transitions
 
 Array = NDArray[Any]
-REWARD_WEIGHT = 20.0  # rewards are a few hundredths, returns about one
+REWARD_WEIGHT = 200.0  # errors of rewards are thousandths, of returns tenths
 LARGEST_GRADIENT = 10.0  # norm; larger ones are scaled down
 
 

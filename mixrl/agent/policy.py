@@ -104,6 +104,11 @@ class Policy:
 
     def q_values(self, state: State) -> Float:
         """(actions,) Q-values, -inf where the move is illegal."""
+        return self.with_rewards(state)[0]
+
+    def with_rewards(self, state: State) -> tuple[Float, Float]:
+        """(actions,) Q-values, -inf where the move is illegal, and the one-step rewards in them: those of the state or,
+        without one-step gains, predicted ones."""
         w, size = self.weights, self.size
         stems, groups = len(state.stems), len(state.groups)
         split = np.cumsum([stems * size.stem_moves, groups * size.group_moves])
@@ -150,7 +155,7 @@ class Policy:
         rewards = state.gains if size.use_gains else heads("reward") / np.float32(GAIN_SCALE)
         q = rewards + np.logaddexp(0.0, after) / FUTURE_SLOPE
         q[len(q) - size.mix_moves] = 0.0
-        return np.where(state.mask, q, -np.inf).astype(np.float32)
+        return np.where(state.mask, q, -np.inf).astype(np.float32), rewards
 
     def act(self, state: State) -> int:
         """The legal action of the highest Q-value (the first of equals)."""

@@ -15,6 +15,7 @@ from mixrl.agent.config import Practice, TrainConfig
 from mixrl.agent.material import Material
 from mixrl.env import MixEnv
 from mixrl.knobs import COLUMNS, EQ, GAIN, TEMPO
+from mixrl.rules import starting_mix
 from mixrl.scene import Scene
 from mixrl.songs import hash_of
 from mixrl.vector import Task, VectorMixEnv
@@ -32,9 +33,9 @@ def sampler(material: Sequence[Material], practice: Practice) -> Callable[[np.ra
         kind = 0 if real else 1
         scene = kinds[kind][int(rng.choice(len(kinds[kind]), p=chances[kind]))].scene
         fits = len(scene.facts.names) <= practice.most_stems
-        if fits and rng.random() < practice.whole_share:
-            return Task(scene.subset(range(len(scene.facts.names))), None, None)
-        return Task(damaged(scene, practice, rng), None, None)
+        whole = fits and rng.random() < practice.whole_share
+        scene = scene.subset(range(len(scene.facts.names))) if whole else damaged(scene, practice, rng)
+        return Task(scene, starting_mix(scene) if rng.random() < practice.rule_share else None)
 
     return sample
 
@@ -76,7 +77,7 @@ def environments_of(
             scene = damaged(scene, practice, np.random.default_rng([session, number]))
         else:
             scene = scene.subset(range(len(scene.facts.names)))  # with caches of its own, which go when it goes
-        return MixEnv(scene, gains=config.use_gains)
+        return MixEnv(scene, start=starting_mix(scene), gains=config.use_gains)
 
     starts: dict[str, list[Callable[[], MixEnv]]] = {
         one.name: [partial(start, one.scene, session, number) for number in range(config.validation_starts)]

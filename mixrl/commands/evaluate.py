@@ -31,7 +31,7 @@ def search(
     methods: Annotated[
         str | None,
         typer.Option(
-            help="Of raw, equal, rule, random, greedy, pattern, cma, tabular, dqn, polish: a,b,c (default: all).",
+            help="a,b,c of raw, equal, rule, random, greedy, pattern, cma, tabular, dqn, shortlist, polish [all].",
             show_default=False,
         ),
     ] = None,

@@ -20,7 +20,9 @@ def train(
         list[Path], typer.Option(help="Session folder to choose the best policy on; repeatable.", show_default=False)
     ] = [],  # noqa: B006  (Typer's way to say "none")
     algorithm: Annotated[str, typer.Option(help="dqn, pqn, or tabular (a baseline).")] = "dqn",
-    one_step: Annotated[bool, typer.Option(help="Give the network each move's exact one-step gain.")] = True,
+    one_step: Annotated[
+        bool, typer.Option(help="Give the network each move's exact one-step gain; otherwise it predicts it.")
+    ] = False,
     moves: Annotated[
         int | None, typer.Option(min=1, help="Moves to make in all [200,000, or as many as --minutes allow].")
     ] = None,
