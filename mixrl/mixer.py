@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixrl.errors import InputError, ProcessingError
-from mixrl.knobs import COMPRESSOR, EQ, GAIN, HIGHPASS, INVERT, PAN, Knobs, neutral_knobs, to_settings
+from mixrl.knobs import COMPRESSOR, EQ, GAIN, HIGHPASS, INVERT, PAN, TEMPO, Knobs, neutral_knobs, to_settings
 from mixrl.moves import GROUP_MOVES, KINDS, MOVE_COST, STEM_MOVES, Layout, Move, step_limit, to_tempo
 from mixrl.recipe import LoggedMove, Recipe, write_recipe
 from mixrl.score import TERMS, WEIGHTS, score, terms
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from mixrl.delivery import Delivery
     from mixrl.measures import Facts, Measures
     from mixrl.scene import Scene
-    from mixrl.search import Space
 
 NO_CHANGE, RULE_MIX, DQN = "no change", "rule mix", "dqn"
 POLISH = 1000  # evaluations
@@ -69,8 +68,8 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Mix:
-    """A planned mix: the winner's settings, the moves that led there (none unless the DQN won; those of the polish come
-    last), all candidates."""
+    """A planned mix: the winner's settings, the moves from no change to it, a setting each, those that bring most first
+    (none unless the DQN won), all candidates."""
 
     session: Session
     settings: MixSettings
@@ -135,8 +134,8 @@ class Mixer:
     target: integrated loudness, LUFS; None keeps the level and only holds the ceiling. ceiling: true peak, dBTP.
     bpm: tempo to bring the mix to. locked: stem names (or globs) that no move may touch. strength: 0..1 by kind of
     move (gain, pan, eq, highpass, compressor, polarity, tempo): how much of what was planned is kept, 0 for none.
-    steps: moves at the most, each knob that the polish turns among them (None: 64, or four a stem, and as many of the
-    polish as it likes). seed: of the dither. policy: None for the one that ships. polish: mixes that the local search
+    steps: settings changed at the most (None: any number, and the policy makes 64 moves at the most, or four a stem).
+    seed: of the dither. policy: None for the one that ships. polish: mixes that the local search
     after the policy may try (0: none).
     """
 
@@ -244,55 +243,35 @@ class Mixer:
         self, scene: Scene, locked: Sequence[str], progress: Progress
     ) -> tuple[MixSettings, tuple[LoggedMove, ...]]:
         """Let the policy move from the rule mix, or from no change if that is better, until it stops; the mix on the
-        way that was best, less the cost of its moves, is kept and polished."""
+        way that was best, less the cost of its moves, is kept, polished and explained."""
         from mixrl.agent.policy import default_policy
         from mixrl.rules import starting_mix
-        from mixrl.search import Objective, Space, follow
+        from mixrl.search import Objective, Space, follow, pattern_search
 
         facts = scene.facts
         kinds = tuple(kind for kind in KINDS if self._use(kind))
         limit = step_limit(len(facts.names)) if self.steps is None else self.steps
         objective = Objective(scene)
         starting_mix(scene, locked, kinds, objective)
-        start = objective.best
-        path = _opening(start, facts)
-        if self.steps is not None and len(path) > limit:
-            start, path = neutral_knobs(facts), []
-        limit -= 0 if self.steps is None else len(path)
-        before = objective.score_of(start)
+        knobs = objective.best
+        opening = _settings_off(knobs, facts)
+        if self.steps is not None and opening > limit:  # half a rule mix is none
+            knobs, opening = neutral_knobs(facts), 0
+        before = objective.score_of(knobs)
         walk = follow(
-            self.policy or default_policy(), scene, objective, start=start, locked=locked, kinds=kinds, steps=limit,
+            self.policy or default_policy(), scene, objective, start=knobs, locked=locked, kinds=kinds,
+            steps=limit if self.steps is None else limit - opening,
             progress=lambda share: progress("mixing", share),
         )  # fmt: skip
         count = int(np.argmax([before, *(step.score - MOVE_COST * k for k, step in enumerate(walk, 1))]))
-        path += [(step.action, to_settings(step.knobs, facts)) for step in walk[:count]]
-        most = None if self.steps is None else limit - count
+        knobs = walk[count - 1].knobs if count else knobs
+        most = None if self.steps is None else limit - _settings_off(knobs, facts)
         if self.polish and most != 0:
             progress("polishing", 0.0)
-            knobs = walk[count - 1].knobs if count else start
-            path += self._polished(scene, Space.around(knobs, facts, locked, kinds), most)
+            space = Space.around(knobs, facts, locked, kinds)
+            knobs = space.knobs(pattern_search(Objective(scene, self.polish), space, most_changes=most)[None])[0]
         progress("mixing", 1.0)
-        return self._log(scene, path)
-
-    def _polished(self, scene: Scene, space: Space, most: int | None) -> list[tuple[int, MixSettings]]:
-        """The way from the origin of a space to a better mix near it, in ``most`` steps (None: any number) of a knob
-        each, those that bring most first: an action on the same setting as each, and the settings it leads to."""
-        from mixrl.search import Objective, pattern_search, trimmed
-
-        tidying = min(len(space.origin), self.polish // 3) + 3  # what ``trimmed`` may take
-        objective = Objective(scene, max(self.polish - tidying, 0))
-        point = pattern_search(objective, space, most_changes=most)
-        objective.budget = self.polish
-        point, brought = trimmed(objective, space, point)
-        facts, reached = scene.facts, space.origin.copy()
-        layout = Layout(len(facts.names), len(facts.groups))
-        path = []
-        turned = np.flatnonzero(point != space.origin)
-        for knob in turned[np.argsort(-brought[turned], kind="stable")]:
-            reached[knob] = point[knob]
-            action = _action_on(layout, int(space.rows[knob]), int(space.columns[knob]))
-            path.append((action, to_settings(space.knobs(reached[None])[0], facts)))
-        return path
+        return self._log(scene, _explained(scene, knobs, locked, kinds))
 
     def _log(
         self, scene: Scene, path: Sequence[tuple[int, MixSettings]]
@@ -467,20 +446,38 @@ def _keep_locked(settings: MixSettings, neutral: MixSettings, locked: Sequence[s
     return replace(settings, stems={**settings.stems, **{name: neutral.strip(name) for name in locked}})
 
 
-def _opening(start: Knobs, facts: Facts) -> list[tuple[int, MixSettings]]:
-    """The way from no change to a mix of the stems, a knob at a time, loudness first: an action on the same setting as
-    each, and the settings it leads to."""
-    reached = neutral_knobs(facts)
+def _settings_off(knobs: Knobs, facts: Facts) -> int:
+    """How many settings are not neutral."""
+    neutral = neutral_knobs(facts)
+    return int((knobs.strips != neutral.strips).sum() + (knobs.groups != neutral.groups).sum())
+
+
+def _explained(
+    scene: Scene, knobs: Knobs, locked: Sequence[str], kinds: Sequence[str]
+) -> list[tuple[int, MixSettings]]:
+    """The way from no change to a mix, a setting at a time, those that bring most first: an action on each, and the
+    settings it leads to. Settings that bring less than ``MOVE_COST`` are put back."""
+    from mixrl.search import Objective, Space, trimmed
+
+    facts = scene.facts
     layout = Layout(len(facts.names), len(facts.groups))
-    path = []
-    for column, row in np.argwhere((start.strips != reached.strips).T):
-        reached.strips[row, column] = start.strips[row, column]
-        path.append((_action_on(layout, int(row), int(column)), to_settings(reached, facts)))
+    base, path = neutral_knobs(facts), []
+    if (knobs.strips[:, TEMPO] != base.strips[:, TEMPO]).any():
+        base.strips[:, TEMPO] = knobs.strips[:, TEMPO]
+        path.append((layout.size - 1, to_settings(base, facts)))
+    space = Space.around(base, facts, locked, kinds)
+    point, brought = trimmed(Objective(scene), space, space.point(knobs))
+    reached = space.origin.copy()
+    turned = np.flatnonzero(point != space.origin)
+    for knob in turned[np.argsort(-brought[turned], kind="stable")]:
+        reached[knob] = point[knob]
+        action = _action_on(layout, int(space.rows[knob]), int(space.columns[knob]))
+        path.append((action, to_settings(space.knobs(reached[None])[0], facts)))
     return path
 
 
 def _action_on(layout: Layout, row: int, column: int) -> int:
-    """An action on the same setting as a knob: its row and column in ``Knobs.strips``, or ``search.GROUP``."""
+    """An action on the same setting as a knob of a ``search.Space``."""
     from mixrl.search import GROUP
 
     if column == GROUP:

@@ -333,12 +333,7 @@ class Space:
         ]
         table = np.array(found, dtype=np.float64).reshape(-1, 4)
         rows, columns, low, high = table[:, 0].astype(np.int64), table[:, 1].astype(np.int64), table[:, 2], table[:, 3]
-        own = columns != GROUP
-        origin = np.empty(len(rows))
-        origin[own] = base.strips[rows[own], columns[own]]
-        origin[~own] = base.groups[rows[~own]]
-        corner = columns == HIGHPASS
-        origin[corner] = np.searchsorted(_CORNERS, origin[corner], side="right") - 1
+        origin = _coordinates(base, rows, columns)
         tops = np.broadcast_to(tops_of(base), (len(facts.names), EQ_BANDS))
         band = columns >= EQ
         noise = tops[rows[band], columns[band] - EQ] > facts.bandwidth_hz[rows[band]]
@@ -351,6 +346,10 @@ class Space:
     def smooth(self) -> NDArray[np.bool_]:
         """(D,) knobs that are a matter of degree."""
         return self.grid < 1.0
+
+    def point(self, knobs: Knobs) -> Array:
+        """(D,) where a mix lies; the inverse of ``knobs``."""
+        return _coordinates(knobs, self.rows, self.columns)
 
     def inside(self, points: Array) -> Array:
         """(..., D) points on the grid and within the limits."""
@@ -370,6 +369,16 @@ class Space:
         groups = np.repeat(self.base.groups[None], len(values), axis=0)
         groups[:, self.rows[~own]] = values[:, ~own]
         return Knobs(strips, groups, self.base.shapes)
+
+
+def _coordinates(knobs: Knobs, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> Array:
+    """(D,) values of some knobs of one mix, high-passes as steps."""
+    own, corner = columns != GROUP, columns == HIGHPASS
+    found = np.empty(len(rows))
+    found[own] = knobs.strips[rows[own], columns[own]]
+    found[~own] = knobs.groups[rows[~own]]
+    found[corner] = np.searchsorted(_CORNERS, found[corner], side="right") - 1
+    return found
 
 
 _CMA_UNITS = {GROUP: 3.0, GAIN: 3.0, PAN: 0.15, INVERT: 0.7, HIGHPASS: 1.0, COMPRESSOR: 1.0}
