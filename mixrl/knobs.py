@@ -6,7 +6,7 @@ of ``strips`` has a column per knob of a stem; frequencies, Q and kinds of the E
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -74,12 +74,6 @@ def to_settings(knobs: Knobs, facts: Facts) -> MixSettings:
         dict(zip(facts.names, facts.members, strict=True)),
         MasterSettings(ceiling_dbtp=facts.ceiling_dbtp, target_lufs=facts.target_lufs),
     )
-
-
-def changed(settings: MixSettings, knobs: Knobs, facts: Facts) -> MixSettings:
-    """Settings with the knobs' values, keeping what is no knob: members and master."""
-    made = to_settings(knobs, facts)
-    return replace(settings, stems={**settings.stems, **made.stems}, groups={**settings.groups, **made.groups})
 
 
 def _row(strip: StripSettings) -> list[float]:

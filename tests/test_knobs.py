@@ -20,7 +20,6 @@ from mixrl.knobs import (
     PAN,
     TEMPO,
     Knobs,
-    changed,
     joined,
     neutral_knobs,
     to_knobs,
@@ -104,21 +103,6 @@ def test_what_the_settings_do_not_say():
     assert found.groups.tolist() == [0.0, 0.0]
     with pytest.raises(InputError, match="vox"):
         to_knobs(MixSettings({"bass": StripSettings(), "kick": STRIP}), FACTS)
-
-
-def test_changed_keeps_what_is_no_knob():
-    """Stems and groups that the session does not have, members and master stay as they were."""
-    master = MasterSettings(gain_db=2.0, ceiling_dbtp=-3.0, target_lufs=None)
-    stems, groups = {**SETTINGS.stems, "gone": STRIP}, {**SETTINGS.groups, "x": 4.0}
-    more = replace(SETTINGS, stems=stems, groups=groups, master=master)
-    knobs = to_knobs(more, FACTS)
-    knobs.strips[1, GAIN] = 7.0
-    knobs.groups[0] = -5.0
-    after = changed(more, knobs, FACTS)
-    assert after.stems["bass"].gain_db == 7.0
-    assert after.groups == {"band": -5.0, "vocals": -2.0, "x": 4.0}
-    assert (after.stems["gone"], after.stems["kick"]) == (STRIP, STRIP)
-    assert (after.members, after.master) == (more.members, master)
 
 
 def test_batches_are_taken_apart_and_joined():

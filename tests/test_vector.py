@@ -84,6 +84,16 @@ class Scalars:
         return last, self.observe(), *(np.array(column) for column in zip(*made, strict=True))
 
 
+def test_some_environments_may_look_ahead_and_others_not(sample):
+    envs = vector(sample, gains=(True, False, True))
+    seen, _ = envs.reset(seed=3)
+    assert seen["gains"].any(axis=1).tolist() == [True, False, True]
+    blind, _ = vector(sample, gains=False).reset(seed=3)
+    for name in blind:
+        if name != "gains":
+            assert np.array_equal(seen[name], blind[name])
+
+
 @pytest.mark.parametrize("gains", [True, False])
 def test_it_is_the_scalar_environment_step_by_step(sample, gains):
     envs = vector(sample, gains=gains)

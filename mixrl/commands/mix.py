@@ -40,9 +40,7 @@ def mix(
     ] = None,
     steps: Annotated[
         int | None,
-        typer.Option(
-            min=0, help="Moves at the most, polish and all (default: 64, or 4 a stem, before it).", show_default=False
-        ),
+        typer.Option(min=0, help="Settings to change at the most (default: any number).", show_default=False),
     ] = None,
     polish: Annotated[
         int | None,
