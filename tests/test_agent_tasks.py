@@ -20,6 +20,7 @@ from mixrl.agent.tasks import damaged, environments_of, fingerprint, sampler
 from mixrl.agent.train import CHECKPOINT, LOG
 from mixrl.commands import app
 from mixrl.errors import InputError
+from mixrl.knobs import joined, neutral_knobs
 from mixrl.scene import Scene
 from mixrl.session import Session
 
@@ -68,6 +69,20 @@ def test_real_sessions_and_whole_ones_come_up_as_often_as_they_should(scenes):
     assert {len(few(rng).scene.facts.names) for _ in range(20)} == {2}
     only = sampler(material[1:], Practice(real_share=1.0, whole_share=1.0))
     assert only(rng).scene.facts.names == scenes[1].facts.names
+
+
+def test_starts_are_at_the_rule_mix_as_often_as_they_should(scenes):
+    sample = sampler([Material("a", scenes[0], True, "1")], Practice(rule_share=0.7, fewest=2, most=3))
+    rng = np.random.default_rng(0)
+    tasks = [sample(rng) for _ in range(100)]
+    begun = [task for task in tasks if task.start is not None]
+    assert len(begun) == pytest.approx(70, abs=15)
+    moved = 0
+    for task in begun[:20]:
+        before, after = task.scene.scores(joined([neutral_knobs(task.scene.facts), task.start]))
+        assert after >= before
+        moved += after > before
+    assert moved > 10
 
 
 def test_validation_starts_are_the_same_for_every_seed(scenes):
