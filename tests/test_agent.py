@@ -193,6 +193,9 @@ def saved(tmp_path):
 def test_a_policy_file_round_trip(saved):
     path, policy = saved
     again = load_policy(path)
+    other = path.with_name("other")
+    other.touch()
+    assert path.stat().st_mode == other.stat().st_mode  # others may read it as they may any file
     assert again.size == policy.size
     assert again.made_by == policy.made_by
     assert set(again.weights) == set(policy.weights)

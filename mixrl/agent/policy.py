@@ -168,12 +168,14 @@ class Policy:
 
 def save_arrays(arrays: Mapping[str, NDArray[Any]], about: Mapping[str, str], path: str | Path) -> None:
     """Write named arrays and texts as safetensors, atomically; what is there is replaced."""
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     from mixrl.audio import atomic_path
 
     with atomic_path(path, force=True) as temporary:
-        save_file({name: np.asarray(array, order="C") for name, array in arrays.items()}, str(temporary), dict(about))
+        # not save_file, whose files nobody else may read
+        whole = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+        temporary.write_bytes(save(whole, dict(about)))
 
 
 def load_arrays(path: str | Path, what: str) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
