@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from mixrl.scene import Scene
 
 METHODS = ("raw", "equal", "rule", "random", "greedy", "pattern", "cma", "tabular", "dqn", "shortlist", "polish")
-SHORTLIST = 4  # moves that a DQN scores before it chooses, as "shortlist"
+SHORTLIST = 4  # moves that a DQN without one-step gains scores before it chooses, as "shortlist"; else it is 1
 MARKS = (100, 300, 1000, 2500)  # evaluations at which scores are noted
 ONE_STEP = " one-step"  # what a policy with one-step gains is called after its method
 SHIPPED = "shipped"
@@ -276,11 +276,11 @@ def _played(scene: Scene, method: str, player: Player | None, seed: int | None) 
             if method == "random":
                 lots = RandomPolicy(np.random.default_rng(seed))
                 while objective.left:  # one episode after another
-                    follow(lots, scene, objective, start=start.copy(), patience=None)
+                    follow(lots, scene, objective, start=start.copy())
             elif method == "greedy":
                 greedy(scene, objective, start=start)
             elif player is not None:
-                follow(player, scene, objective, start=start, shortlist=SHORTLIST * (method == "shortlist"))
+                follow(player, scene, objective, start=start, shortlist=_shortlist(method, player))
             if method in ("pattern", "polish"):
                 pattern_search(objective, Space.around(objective.best, scene.facts), seed or 0)
             elif method == "cma":
@@ -288,6 +288,14 @@ def _played(scene: Scene, method: str, player: Player | None, seed: int | None) 
         return objective.found()
 
     return play
+
+
+def _shortlist(method: str, player: Player) -> int:
+    from mixrl.agent.policy import Policy
+
+    if player.use_gains or not isinstance(player, Policy):
+        return 0
+    return SHORTLIST if method == "shortlist" else 1
 
 
 def _fixed(method: str, scene: Scene, objective: Objective) -> None:

@@ -258,9 +258,10 @@ class Mixer:
         if self.steps is not None and opening > limit:  # half a rule mix is none
             knobs, opening = neutral_knobs(facts), 0
         before = objective.score_of(knobs)
+        policy = self.policy or default_policy()
         walk = follow(
-            self.policy or default_policy(), scene, objective, start=knobs, locked=locked, kinds=kinds,
-            steps=limit if self.steps is None else limit - opening,
+            policy, scene, objective, start=knobs, locked=locked, kinds=kinds,
+            steps=limit if self.steps is None else limit - opening, shortlist=0 if policy.use_gains else 1,
             progress=lambda share: progress("mixing", share),
         )  # fmt: skip
         count = int(np.argmax([before, *(step.score - MOVE_COST * k for k, step in enumerate(walk, 1))]))

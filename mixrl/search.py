@@ -39,8 +39,7 @@ if TYPE_CHECKING:
 
 Trace = tuple[tuple[int, float], ...]
 _NO_END = 2**62
-PATIENCE = 8  # moves; a policy that takes steps back rarely needs more of them
-SHORTLISTS = 4
+TRIES = 16  # moves that a policy may have scored in vain before it gives up
 GROUP = -1  # the column of a group's gain in ``Space``
 _CORNERS = np.array([corner or 0.0 for corner in HIGHPASS_HZ])
 
@@ -179,17 +178,15 @@ def follow(
     locked: Collection[str] = (),
     kinds: Collection[str] = KINDS,
     steps: int | None = None,
-    patience: int | None = PATIENCE,
     shortlist: int = 0,
     progress: Callable[[float], None] = lambda share: None,
 ) -> list[Step]:
     """Play a policy from ``start`` (None: the neutral mix) until it stops, ``steps`` (None: the step limit) are made,
-    ``patience`` of them in a row have not bettered the best on the way (None: it may go on), or what it has to see next
-    is no longer within the budget.
+    or what it has to see next is no longer within the budget.
 
     shortlist: how many of the moves that a ``Policy`` likes best are scored before it chooses among those that gain, by
-    its Q-value with their exact rewards instead of predicted ones; where none gains the next ones are tried, up to
-    ``SHORTLISTS`` times, and then it stops. 0: it is taken at its word.
+    its Q-value with their exact rewards instead of predicted ones; where none gains the next ones are tried, ``TRIES``
+    in all, and then it stops. So with 1, a move that makes the mix worse is taken back. 0: all moves are made.
 
     The start counts 1, unless it is the best mix of the objective. A move counts 1 for a policy without one-step gains;
     for one with them, or with a shortlist, it counts the successors that it chooses from, of which the next mix is one.
@@ -201,7 +198,6 @@ def follow(
     limit = step_limit(len(facts.names)) if steps is None else steps
     knobs = neutral_knobs(facts) if start is None else start
     walk: list[Step] = []
-    best, best_at = -np.inf, 0
     if not objective.knows(knobs):
         if objective.left < 1:
             return walk
@@ -216,10 +212,7 @@ def follow(
         if walk:
             walk[-1] = walk[-1]._replace(score=state.score)
         progress(1.0 - left)
-        if state.score > best:
-            best, best_at = state.score, len(walk)
-        tired = patience is not None and len(walk) - best_at >= patience
-        if left <= 0.0 or tired or not affordable or (not looks and objective.left < 1):
+        if left <= 0.0 or not affordable or (not looks and objective.left < 1):
             return walk
         objective.count(price)
         action = _shortlisted(policy, state, scene, knobs, objective, shortlist) if shortlist else policy.act(state)
@@ -242,7 +235,7 @@ def _shortlisted(
     stop = Layout(len(facts.names), len(facts.groups)).mix_start
     q, rewards = policy.with_rewards(state)
     order = np.argsort(-q, kind="stable")
-    order = order[np.isfinite(q[order]) & (order != stop)][: SHORTLISTS * count]
+    order = order[np.isfinite(q[order]) & (order != stop)][: max(TRIES, count)]
     for at in range(0, len(order), count):
         few = order[at : at + count]
         if len(few) > objective.left:

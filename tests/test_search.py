@@ -390,21 +390,6 @@ def test_a_start_that_is_known_is_not_counted_again(small_scene, player):
     assert other.score == pytest.approx(float(small_scene.scores(start[None])[0]), abs=1e-6)
 
 
-class Worst:
-    """Makes the worst move there is."""
-
-    use_gains = True
-
-    def act(self, state):
-        return int(np.where(state.mask, state.gains, np.inf).argmin())
-
-
-def test_patience_ends_a_walk_that_only_gets_worse(small_scene):
-    for patience in (1, 3):
-        assert len(follow(Worst(), small_scene, Objective(small_scene), patience=patience)) == patience
-    assert len(follow(Worst(), small_scene, Objective(small_scene), patience=None, steps=12)) == 12
-
-
 def test_a_shortlist_makes_only_moves_that_gain_and_finds_what_greed_finds_where_it_is_long(small_scene):
     policy, objective = default_policy(), Objective(small_scene)
     walk = follow(policy, small_scene, objective, shortlist=4)
