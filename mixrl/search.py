@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -335,7 +336,7 @@ class Space:
         grid[np.isin(columns, (HIGHPASS, COMPRESSOR, INVERT))] = 1.0
         return cls(base, rows, columns, origin, np.minimum(low, origin), np.maximum(high, origin), grid)
 
-    @property
+    @cached_property
     def smooth(self) -> NDArray[np.bool_]:
         """(D,) knobs that are a matter of degree."""
         return self.grid < 1.0
@@ -352,16 +353,29 @@ class Space:
 
     def knobs(self, points: Array) -> Knobs:
         """The mixes at points (B, D), put inside."""
-        values = self.inside(points)
-        own, corner = self.columns != GROUP, self.columns == HIGHPASS
-        steps = values[:, corner].astype(np.int64)
+        return self.placed(self.inside(points))
+
+    def placed(self, points: Array) -> Knobs:
+        """The mixes at points (B, D) that are inside."""
+        own, corner = self._own, self._corner
+        steps = points[:, corner].astype(np.int64)
         was = self.base.strips[self.rows[corner], HIGHPASS]  # may be no step of ours: a user's recipe
-        values[:, corner] = np.where(steps == self.origin[corner], was, _CORNERS[steps])
-        strips = np.repeat(self.base.strips[None], len(values), axis=0)
-        strips[:, self.rows[own], self.columns[own]] = values[:, own]
-        groups = np.repeat(self.base.groups[None], len(values), axis=0)
-        groups[:, self.rows[~own]] = values[:, ~own]
+        strips = np.repeat(self.base.strips[None], len(points), axis=0)
+        strips[:, self.rows[own], self.columns[own]] = points[:, own]
+        strips[:, self.rows[corner], HIGHPASS] = np.where(steps == self.origin[corner], was, _CORNERS[steps])
+        groups = np.repeat(self.base.groups[None], len(points), axis=0)
+        groups[:, self.rows[~own]] = points[:, ~own]
         return Knobs(strips, groups, self.base.shapes)
+
+    @cached_property
+    def _own(self) -> NDArray[np.bool_]:
+        """(D,) knobs of stems."""
+        return self.columns != GROUP
+
+    @cached_property
+    def _corner(self) -> NDArray[np.bool_]:
+        """(D,) high-passes."""
+        return self.columns == HIGHPASS
 
 
 def _coordinates(knobs: Knobs, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> Array:
@@ -539,7 +553,7 @@ class _Climb:
         scores = np.full(len(points), -np.inf)
         fits = ((points != self.space.origin).sum(axis=1) <= self.most) & (points != self.point).any(axis=1)
         if fits.any():
-            scores[fits] = self.objective(self.space.knobs(points[fits]))
+            scores[fits] = self.objective(self.space.placed(points[fits]))
         return scores
 
 
