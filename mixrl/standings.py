@@ -61,7 +61,7 @@ class Standings:
             **self._mean(scores),
             "improvement": float(iqm((scores - self.before[:, None]).ravel())),
             "regret_iqm": float(iqm(regrets.ravel())),
-            "worst_tenth": -worst_tenth(-regrets),
+            "worst_tenth": 0.0 - worst_tenth(-regrets),
             "improvement_share": float(iqm(shares.ravel())),
             "evaluations": float(np.median(self.values(method, lambda row: row["evaluations"]))),
             "seconds": float(np.median(self.values(method, lambda row: row["seconds"]))),
