@@ -50,8 +50,8 @@ class Stems(NamedTuple):
     baked (N, 2, BANDS) response and fixed (N, 2) gains that count as part of the recording; cross (N, N, 3, 2, BANDS):
     L L*, R R*, L R* of two stems, real and imaginary. ratio (V, 2, BANDS): amplitude against the stem as it is; power
     (V, 2, BANDS); heard (V, BANDS): K-weighted power; k_octave, p_octave (V, BANDS): shares of each octave's power with
-    with and without K-weighting; hops (V, 2 OCTAVES, T) as in ``StemSpectra``; instants (V, 2, M / PIECE, 2 OCTAVES *
-    PIECE): per channel and piece the rows of its octaves, one after the other; reduction (V,) in dB.
+    with and without K-weighting; hops (V, 2 OCTAVES, T) as in ``StemSpectra``; instants (V, 2, M / PIECE, 2 OCTAVES,
+    PIECE): per channel, in pieces; reduction (V,) in dB.
     """
 
     first: Integers
@@ -137,13 +137,12 @@ def in_pieces(instants: Float) -> Float:
     pieces = -(-points // PIECE)
     found = np.zeros((rows, 2, pieces * PIECE), dtype=np.float32)
     found[:, :, :points] = instants.reshape(rows, 2, points)
-    found = found.reshape(rows, 2, pieces, PIECE).transpose(1, 2, 0, 3)
-    return np.ascontiguousarray(found).reshape(2, pieces, rows * PIECE)
+    return np.ascontiguousarray(found.reshape(rows, 2, pieces, PIECE).transpose(1, 2, 0, 3))
 
 
 def out_of_pieces(pieces: Float, points: int) -> Float:
     """The inverse of ``in_pieces``, for so many instants M."""
-    found = pieces.reshape(2, -1, 2 * OCTAVES, PIECE).transpose(2, 0, 1, 3).reshape(2 * OCTAVES, 2, -1)
+    found = pieces.transpose(2, 0, 1, 3).reshape(2 * OCTAVES, 2, -1)
     return np.ascontiguousarray(found[:, :, :points]).reshape(2 * OCTAVES, 2 * points)
 
 
@@ -176,40 +175,38 @@ def _in_octaves(values, thirds, found):  # type: ignore[no-untyped-def]
 
 @inner
 def _add_octaves(gains, rows, found):  # type: ignore[no-untyped-def]
-    """Add the weighted sum of OCTAVES rows to found."""
-    for o in range(0, OCTAVES, 5):
+    """Add to found (T,) the sum of rows, at least as long and a multiple of OCTAVES many, weighted by as many gains."""
+    for o in range(0, gains.shape[0], OCTAVES):
         g0, g1, g2, g3, g4 = gains[o], gains[o + 1], gains[o + 2], gains[o + 3], gains[o + 4]
-        r0, r1, r2, r3, r4 = rows[o], rows[o + 1], rows[o + 2], rows[o + 3], rows[o + 4]
+        g5, g6, g7, g8, g9 = gains[o + 5], gains[o + 6], gains[o + 7], gains[o + 8], gains[o + 9]
         for t in range(found.shape[0]):
-            found[t] += g0 * r0[t] + g1 * r1[t] + g2 * r2[t] + g3 * r3[t] + g4 * r4[t]
+            lower = (g0 * rows[o, t] + g1 * rows[o + 1, t]) + (g2 * rows[o + 2, t] + g3 * rows[o + 3, t])
+            middle = (g4 * rows[o + 4, t] + g5 * rows[o + 5, t]) + (g6 * rows[o + 6, t] + g7 * rows[o + 7, t])
+            found[t] += (lower + middle) + (g8 * rows[o + 8, t] + g9 * rows[o + 9, t])
 
 
 @inner
-def _add_piece(gains, piece, found):  # type: ignore[no-untyped-def]
-    """Add the weighted sum of a piece's octaves (2 OCTAVES * PIECE,) to found (PIECE,). Since all lengths are known,
-    the inner loop is unrolled and the outer one runs on vector units."""
-    for t in range(PIECE):
-        total = found[t]
-        for o in range(2 * OCTAVES):
-            total += gains[o] * piece[o * PIECE + t]
-        found[t] = total
-
-
-@inner
-def _add_instants(v, rows, strips, mono, stems, found):  # type: ignore[no-untyped-def]
-    """Add to found (K, 2 M) what those of the strips ``rows`` (K,), all of one stem, that are of variant v are at the
-    watched instants. Each piece is read once for all strips."""
-    pieces = stems.instants.shape[2]
-    gains = np.empty(2 * OCTAVES, dtype=np.float32)
-    for side in range(2):
-        for number in range(pieces):
-            piece, start = stems.instants[v, 0 if mono else side, number], (side * pieces + number) * PIECE
-            for k in range(rows.shape[0]):
-                r = rows[k]
-                if r >= 0 and strips.variant[r] == v:
-                    for o in range(2 * OCTAVES):
-                        gains[o] = strips.sides[r, side] * strips.response[r, o]
-                    _add_piece(gains, piece, found[k][start : start + PIECE])
+def _add_instants(rows, strips, i, stems, found):  # type: ignore[no-untyped-def]
+    """Add to found (K, 2 M) what those of the strips ``rows`` (K,), all of stem i, that are not below 0 are at the
+    watched instants. Each piece of each variant is read once for all its strips."""
+    pieces, mono = stems.instants.shape[2], stems.channels[i] == 1
+    gains = np.empty((rows.shape[0], 2 * OCTAVES), dtype=np.float32)
+    alike = np.empty(rows.shape[0], dtype=np.int64)
+    for v in range(stems.first[i], stems.first[i] + VARIANTS):
+        count = 0
+        for k in range(rows.shape[0]):
+            if rows[k] >= 0 and strips.variant[rows[k]] == v:
+                alike[count] = k
+                count += 1
+        for side in range(2 if count else 0):
+            for k in range(count):
+                r = rows[alike[k]]
+                for o in range(2 * OCTAVES):
+                    gains[k, o] = strips.sides[r, side] * strips.response[r, o]
+            for number in range(pieces):
+                piece, start = stems.instants[v, 0 if mono else side, number], (side * pieces + number) * PIECE
+                for k in range(count):
+                    _add_octaves(gains[k], piece, found[alike[k]][start : start + PIECE])
 
 
 @inner
@@ -223,7 +220,7 @@ def _shape_strips(rows, owner, group_db, into, kind, tables, stems, k, strips): 
     change = np.empty(BANDS, dtype=np.float32)
     thirds = np.empty(THIRDS, dtype=np.float32)
     gains = np.empty(OCTAVES, dtype=np.float32)
-    scaled = np.empty(OCTAVES, dtype=np.float32)
+    scaled = np.empty(2 * OCTAVES, dtype=np.float32)
     blocks = np.empty(stems.hops.shape[2], dtype=np.float32)
     floor, tiny = np.float32(1e-12), np.float32(TINY)
     for n in range(rows.shape[0]):
@@ -271,11 +268,9 @@ def _shape_strips(rows, owner, group_db, into, kind, tables, stems, k, strips): 
         _in_octaves(loud, thirds, gains)
         in_hops = strips.hops[r]
         _clear(in_hops)
-        for side in range(2):
-            squared = strips.sides[r, side] * strips.sides[r, side]
-            for o in range(OCTAVES):
-                scaled[o] = squared * gains[o]
-            _add_octaves(scaled, stems.hops[v, OCTAVES * side :], in_hops)
+        for o in range(OCTAVES):
+            scaled[o], scaled[OCTAVES + o] = left * left * gains[o], right * right * gains[o]
+        _add_octaves(scaled, stems.hops[v], in_hops)
         for part in range(2):
             for b in range(BANDS):
                 loud[b] = stems.p_octave[v, b] * shaped[part, b]
@@ -283,7 +278,7 @@ def _shape_strips(rows, owner, group_db, into, kind, tables, stems, k, strips): 
         strips.variant[r], strips.loud[r] = v, total
         if r < strips.instants.shape[0]:
             _clear(strips.instants[r])
-            _add_instants(v, into[n : n + 1], strips, stems.channels[i] == 1, stems, strips.instants[r : r + 1])
+            _add_instants(into[n : n + 1], strips, i, stems, strips.instants[r : r + 1])
         strips.table[r, LOUDNESS] = integrated(in_hops, rescale(in_hops, total), blocks)
         strips.table[r, POSITION] = (k_right - k_left) / max(total, tiny)
         strips.table[r, EQ_CHANGE] = math.sqrt(changed / max(whole, tiny))
@@ -298,7 +293,7 @@ def _share(p, one, other, times, stems, pairs, room, hops, thirds):  # type: ign
     (4, BANDS)."""
     i, j = pairs.stems[p, 0], pairs.stems[p, 1]
     cross, octave, shared = stems.cross[i, j], pairs.octave[p], pairs.hops[p]
-    power, real, imag, gains = room[0], room[1], room[2], room[3, :OCTAVES]
+    power, real, imag, gains = room[0], room[1], room[2], room[3, : 4 * OCTAVES]
     _clear(power)
     for c in range(2):
         for b in range(BANDS):
@@ -307,9 +302,9 @@ def _share(p, one, other, times, stems, pairs, room, hops, thirds):  # type: ign
             power[b] += re * cross[c, 0, b] - im * cross[c, 1, b]
             real[b] = times * octave[c, b] * re
             imag[b] = times * octave[c, b] * im
-        for part in range(2):
-            _in_octaves(imag if part else real, thirds, gains)
-            _add_octaves(gains, shared[2 * OCTAVES * c + OCTAVES * part :], hops)
+        _in_octaves(real, thirds, gains[2 * OCTAVES * c :])
+        _in_octaves(imag, thirds, gains[2 * OCTAVES * c + OCTAVES :])
+    _add_octaves(gains, shared, hops)
     in_thirds(power, thirds)
 
 
@@ -410,8 +405,7 @@ def _add_up(strips, rows, stems, pairs, sums):  # type: ignore[no-untyped-def]
                 if r < strips.instants.shape[0]:
                     _add(strips.instants[r], sums.instants[n])
         if strips.instants.shape[0] == 0:
-            for v in range(stems.first[i], stems.first[i] + VARIANTS):
-                _add_instants(v, own, strips, stems.channels[i] == 1, stems, sums.instants[:count])
+            _add_instants(own, strips, i, stems, sums.instants[:count])
     _add_powers(strips, rows, stems, sums)
     for p in range(pairs.stems.shape[0]):
         i, j = pairs.stems[p, 0], pairs.stems[p, 1]
@@ -511,8 +505,7 @@ def _successors(moved, rows, strips, now, stems, pairs, sums):  # type: ignore[n
                 _share_from(i, p, strips.weight[r], strips.weight[j], one, stems, pairs, room, sums.hops[n], shared)
                 _add(shared, sums.coherent[n, i])
                 _add(shared, sums.coherent[n, j])
-        for v in range(stems.first[i], stems.first[i] + VARIANTS):
-            _add_instants(v, others[start:stop], strips, stems.channels[i] == 1, stems, sums.instants[start:stop])
+        _add_instants(others[start:stop], strips, i, stems, sums.instants[start:stop])
         start = stop
 
 

@@ -490,7 +490,7 @@ class _Store:
         self.hops = np.zeros((count, 2 * OCTAVES, hops), dtype=np.float32)
         pieces = -(-self._points // forms.PIECE)
         self.points = 2 * pieces * forms.PIECE
-        self.instants = np.zeros((count, 2, pieces, 2 * OCTAVES * forms.PIECE), dtype=np.float32)
+        self.instants = np.zeros((count, 2, pieces, 2 * OCTAVES, forms.PIECE), dtype=np.float32)
         for stem, spectra in enumerate(analysis.stems):
             self.put(stem, 0, spectra)
 

@@ -156,6 +156,8 @@ def penalties(measures: Measures, by: Yardstick) -> Array:
 
 
 def _flat(values: Array, shape: tuple[int, ...]) -> Array:
+    if values.shape == shape and values.dtype == np.float64 and values.flags.c_contiguous:
+        return values  # it is called so often that the line below costs
     return np.ascontiguousarray(values, dtype=np.float64).reshape(shape)
 
 

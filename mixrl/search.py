@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mixrl.knobs import COMPRESSOR, EQ, GAIN, HIGHPASS, INVERT, PAN, Knobs, joined, neutral_knobs
+from mixrl.knobs import COLUMNS, COMPRESSOR, EQ, GAIN, HIGHPASS, INVERT, PAN, Knobs, joined, neutral_knobs
 from mixrl.measures import Array, Facts
 from mixrl.moves import (
     EQ_LIMITS_DB,
@@ -357,25 +357,36 @@ class Space:
 
     def placed(self, points: Array) -> Knobs:
         """The mixes at points (B, D) that are inside."""
-        own, corner = self._own, self._corner
-        steps = points[:, corner].astype(np.int64)
-        was = self.base.strips[self.rows[corner], HIGHPASS]  # may be no step of ours: a user's recipe
-        strips = np.repeat(self.base.strips[None], len(points), axis=0)
-        strips[:, self.rows[own], self.columns[own]] = points[:, own]
-        strips[:, self.rows[corner], HIGHPASS] = np.where(steps == self.origin[corner], was, _CORNERS[steps])
-        groups = np.repeat(self.base.groups[None], len(points), axis=0)
-        groups[:, self.rows[~own]] = points[:, ~own]
+        (own, places), corner, (group, numbers) = self._own, self._corner, self._groups
+        strips = np.empty((len(points), *self.base.strips.shape))
+        groups = np.empty((len(points), *self.base.groups.shape))
+        strips[:], groups[:] = self.base.strips, self.base.groups
+        flat = strips.reshape(len(points), self.base.strips.size)
+        flat[:, places] = points[:, own]
+        if len(corner):
+            steps = points[:, corner].astype(np.int64)
+            was = self.base.strips[self.rows[corner], HIGHPASS]  # may be no step of ours: a user's recipe
+            hertz = np.where(steps == self.origin[corner], was, _CORNERS[steps])
+            flat[:, self.rows[corner] * COLUMNS + HIGHPASS] = hertz
+        groups[:, numbers] = points[:, group]
         return Knobs(strips, groups, self.base.shapes)
 
     @cached_property
-    def _own(self) -> NDArray[np.bool_]:
-        """(D,) knobs of stems."""
-        return self.columns != GROUP
+    def _own(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Knobs of stems, and their places in a row of all strips."""
+        own = np.flatnonzero(self.columns != GROUP)
+        return own, self.rows[own] * COLUMNS + self.columns[own]
 
     @cached_property
-    def _corner(self) -> NDArray[np.bool_]:
-        """(D,) high-passes."""
-        return self.columns == HIGHPASS
+    def _corner(self) -> NDArray[np.int64]:
+        """High-passes."""
+        return np.flatnonzero(self.columns == HIGHPASS)
+
+    @cached_property
+    def _groups(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Knobs of groups, and which groups they are."""
+        group = np.flatnonzero(self.columns == GROUP)
+        return group, self.rows[group]
 
 
 def _coordinates(knobs: Knobs, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> Array:
@@ -422,7 +433,7 @@ def cma_es(objective: Objective, space: Space, seed: int = 0) -> None:
 _FIRST_STEPS = {GROUP: 2.0, GAIN: 2.0, PAN: 0.15, HIGHPASS: 1.0, COMPRESSOR: 1.0, INVERT: 1.0}
 _EQ_STEP = 2.0  # dB
 _ORDER = {GROUP: 0, GAIN: 0, PAN: 2, HIGHPASS: 3, COMPRESSOR: 4, INVERT: 5}  # EQ, with the most knobs, comes second
-_BLOCK = 8  # knobs that are tried together after the first round
+_BLOCK = 8  # knobs that are tried together
 _JUMP = 12  # failures that are gathered for a jump
 _TRUST = 0.7  # how far a jump goes of the way to the tops of its parabolas
 
@@ -434,8 +445,8 @@ def pattern_search(objective: Objective, space: Space, seed: int = 0, most_chang
     Every round tries a step each way on every knob, loudness first. A step that gains is taken, and gone on with for as
     long as it gains; where both ways fail, the step is halved, and from time to time all such knobs jump together
     towards the tops of the parabolas through their failures (after R. Hooke and T. Jeeves, "Direct search solution of
-    numerical and statistical problems", 1961). Rounds after the first try some knobs at a time and take together what
-    gained. most_changes: knobs that may end away from the origin; None for all.
+    numerical and statistical problems", 1961). A few knobs are tried at a time, which is quicker to evaluate, and what
+    gained is taken together. most_changes: knobs that may end away from the origin; None for all.
     """
     climb = _Climb(objective, space, seed, len(space.origin) if most_changes is None else most_changes)
     climb.go()
@@ -457,13 +468,12 @@ class _Climb:
 
     def go(self) -> None:
         """Until the end."""
-        scarce, size = self.most < len(self.point), 1
+        scarce = self.most < len(self.point)
         while self.objective.left > 0 and self.most > 0:
             before = self.score
             # where few knobs may be turned, those are sought that gain most
             choosing = scarce and int((self.point != self.space.origin).sum()) < self.most
-            self._round(len(self.point) if choosing else size)
-            size = _BLOCK
+            self._round(len(self.point) if choosing else _BLOCK)
             if self.score == before and not (self.step >= self.space.grid)[self.space.smooth].any():
                 return
 
