@@ -11,14 +11,14 @@ import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mixrl.errors import InputError
+from mixrl.errors import InputError, MixrlError
 from mixrl.knobs import Knobs, neutral_knobs, to_settings
 from mixrl.search import (
     Found,
@@ -163,30 +163,42 @@ def hold(
     cache: Path,
     jobs: int = 1,
     progress: Callable[[str], None] = lambda name: None,
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]], dict[str, str]]:
     """Let all methods mix all sessions, ``jobs`` sessions at a time, a process each; returns the records of sessions
-    and of results, in the order of the sessions.
+    and of results, in the order of the sessions, and by name why some failed: one that cannot be read, or has fewer
+    than two stems that sound, does not stop the others.
 
     cache: folder that remembers sessions listened to, as `mixrl train` does. progress: called with the name of each
-    session that is done. Raises InputError for a session that cannot be read or has fewer than two stems that sound.
+    session that is done, or has failed. Raises InputError with the first reason where all fail.
     """
     held: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {}
+    failed: dict[str, str] = {}
+
+    def finish(name: str, play: Callable[[], tuple[dict[str, Any], list[dict[str, Any]]]]) -> None:
+        try:
+            held[name] = play()
+        except MixrlError as error:
+            failed[name] = str(error)
+        progress(name)
+
     if jobs > 1 and len(sessions) > 1:
         spawn = multiprocessing.get_context("spawn")  # not forked: numpy and numba have threads
         with ProcessPoolExecutor(min(jobs, len(sessions)), spawn) as pool:
             waiting = {pool.submit(_session, contest, n, folder, cache): n for n, folder in sessions.items()}
             try:
                 for done in as_completed(waiting):
-                    held[waiting[done]] = done.result()
-                    progress(waiting[done])
+                    finish(waiting[done], done.result)
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
     else:
         for name, folder in sessions.items():
-            held[name] = _session(contest, name, folder, cache)
-            progress(name)
-    return [held[name][0] for name in sessions], [row for name in sessions for row in held[name][1]]
+            finish(name, partial(_session, contest, name, folder, cache))
+    failed = {name: failed[name] for name in sessions if name in failed}
+    if not held:
+        raise InputError(next(iter(failed.values()), "no sessions"))
+    found = [held[name] for name in sessions if name in held]
+    return [about for about, _ in found], [row for _, rows in found for row in rows], failed
 
 
 def _session(

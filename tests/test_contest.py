@@ -61,7 +61,8 @@ def held(place):
 
 
 def test_everybody_plays_every_session_as_often_as_announced(held):
-    contest, (sessions, results) = held
+    contest, (sessions, results, failed) = held
+    assert failed == {}
     assert [(s["name"], s["real"], s["stems"]) for s in sessions] == [("song", True, 4), ("tune", False, 3)]
     assert all(2.0 < s["seconds"] < 4.0 for s in sessions)
     for session in sessions:
@@ -83,7 +84,7 @@ def test_everybody_plays_every_session_as_often_as_announced(held):
 
 
 def test_records_are_consistent(held):
-    _, (sessions, results) = held
+    _, (sessions, results, _) = held
     about = {session["name"]: session for session in sessions}
     for name, session in about.items():
         best = max(row["score"] for row in results if row["session"] == name)
@@ -114,9 +115,9 @@ def test_records_are_consistent(held):
 
 
 def test_a_contest_can_be_repeated(place, held):
-    contest, (_, results) = held
+    contest, (_, results, _) = held
     few = Contest(("random", "pattern", "cma", "dqn"), contest.contestants, BUDGET, 1, render=False)
-    _, again = hold(few, {"tune": place / "data" / "test" / "tune"}, place / "cache")
+    _, again, _ = hold(few, {"tune": place / "data" / "test" / "tune"}, place / "cache")
     assert len(again) == 6
     for row in again:
         same = next(r for r in results if all(r[k] == row[k] for k in ("session", "method", "policy", "seed")))
@@ -125,11 +126,14 @@ def test_a_contest_can_be_repeated(place, held):
 
 
 def test_sessions_may_be_mixed_in_parallel(place, held):
-    contest, (sessions, _) = held
+    contest, (sessions, *_) = held
     few = Contest(("raw", "dqn"), contest.contestants[:1], BUDGET, render=False)
     done = []
-    about, results = hold(few, sessions_of([place / "data"], "test"), place / "cache", 2, done.append)
-    assert sorted(done) == ["song", "tune"]
+    wanted = sessions_of([place / "data"], "test")
+    about, results, failed = hold(few, {"gone": place / "gone", **wanted}, place / "cache", 2, done.append)
+    assert list(failed) == ["gone"]
+    assert "gone" in failed["gone"]
+    assert sorted(done) == ["gone", "song", "tune"]
     assert [(row["session"], row["method"]) for row in results] == [
         (name, method) for name in ("song", "tune") for method in ("raw", "dqn")
     ]
@@ -238,7 +242,7 @@ def test_the_command_prints_tables_and_writes_json_and_plot(place, tmp_path):
     assert code == 0
     made = json.loads((tmp_path / "a.json").read_text(), parse_constant=pytest.fail)
     assert set(made) == {
-        "version", "mixrl", "command", "budget", "sessions", "results", "summary", "comparisons",
+        "version", "mixrl", "command", "budget", "sessions", "results", "failed", "summary", "comparisons",
     }  # fmt: skip
     assert (made["version"], made["budget"]) == (1, 300)
     assert set(made["sessions"][0]) == {"name", "real", "stems", "seconds", "score_before", "best_known"}
@@ -260,7 +264,9 @@ def test_the_command_prints_tables_and_writes_json_and_plot(place, tmp_path):
     for method in made["summary"]:
         assert f"\n {method} " in text
     assert "dqn against cma at 300: better on" in text
-    assert "2/2" in error
+    assert "1/2 done with song" in error
+    assert "2/2 done with tune" in error
+    assert made["failed"] == {}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json", "a.png"]
 
 
@@ -312,6 +318,21 @@ def test_what_is_there_is_overwritten_only_by_force(place, tmp_path):
     assert (tmp_path / "a.json").read_text() == "old"
     assert mixrl(*arguments, "--force")[0] == 0
     assert json.loads((tmp_path / "a.json").read_text())["comparisons"] == []
+
+
+def test_a_session_that_fails_does_not_stop_the_others(place, tmp_path):
+    write(tmp_path / "one", {"vocal": band(1.0)["vocal"]})
+    code, text, error = mixrl(
+        "evaluate", "search", tmp_path / "one", place / "data" / "test" / "song", "--methods", "raw,rule",
+        "--no-render", "--cache", place / "cache", "--json", tmp_path / "a.json",
+    )  # fmt: skip
+    assert code == 1
+    assert "\n rule " in text
+    assert "failed: one: " in error
+    assert "fewer than two stems" in error
+    made = json.loads((tmp_path / "a.json").read_text())
+    assert [about["name"] for about in made["sessions"]] == ["song"]
+    assert list(made["failed"]) == ["one"]
 
 
 def test_sessions_are_found_and_told_apart(place, tmp_path):

@@ -55,7 +55,8 @@ def search(
 
     One mix scored is one evaluation, whoever asks: a look ahead at all moves costs as many as there are. All searches
     begin at the rule mix, or the raw one where that is better. polish is a policy's mix, searched on from by patterns.
-    Several policies of one kind count as training seeds of it.
+    Several policies of one kind count as training seeds of it. A session that fails is named, and the others go on; the
+    exit code is then 1.
     """
     import json as serialise
     from importlib.util import find_spec
@@ -86,24 +87,33 @@ def search(
     from mixrl.standings import Standings
 
     columns = BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False)
-    with TemporaryDirectory() as temporary, Progress(*columns, console=Console(stderr=True)) as bar:
+    console = Console(stderr=True, highlight=False)
+    with TemporaryDirectory() as temporary, Progress(*columns, console=console) as bar:
         task = bar.add_task("", total=len(sessions))
-        records = hold(
-            contest, sessions, cache or Path(temporary), jobs,
-            lambda name: bar.update(task, advance=1, description=f"mixed {name}"),
-        )  # fmt: skip
-    standings = Standings(*records, budget)
+
+        def done(name: str) -> None:
+            bar.update(task, advance=1, description=f"done with {name}")
+            if not console.is_terminal:  # a log has no bar
+                made = int(bar.tasks[0].completed)
+                console.print(f"{made}/{len(sessions)} done with {name}", soft_wrap=True, markup=False)
+
+        about, results, failed = hold(contest, sessions, cache or Path(temporary), jobs, done)
+    standings = Standings(about, results, budget)
     summary, comparisons = standings.summary(), standings.comparisons()
     if json is not None:
         made = {
             "version": VERSION, "mixrl": __version__, "command": command_line(), "budget": budget,
-            "sessions": records[0], "results": records[1], "summary": summary, "comparisons": comparisons,
+            "sessions": about, "results": results, "failed": failed, "summary": summary, "comparisons": comparisons,
         }  # fmt: skip
         with atomic_path(json, force) as written:
             Path(written).write_text(serialise.dumps(made, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     if plot is not None:
         standings.plot(plot)
     _show(summary, comparisons)
+    for name, reason in failed.items():
+        console.print(f"failed: {name}: {reason}", soft_wrap=True, markup=False)
+    if failed:
+        raise typer.Exit(1)
 
 
 def _show(summary: Mapping[str, Mapping[str, Any]], comparisons: Sequence[Mapping[str, Any]]) -> None:
