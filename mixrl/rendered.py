@@ -7,10 +7,12 @@ final choice between mixes trusts, and what the closed form is tested against.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mixrl.analysis import analyse
 from mixrl.audio import TemporaryAudio
@@ -32,19 +34,13 @@ class Rendered:
     def measures(self, settings: MixSettings) -> Measures:
         """Render, meter mix and stems. Mix loudness, peaks and limiting are the meters' and the
         limiter's own; spectra are those of the rendered stems, summed."""
-        rate = self.session.sample_rate
-        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:  # decoding and pedalboard release the GIL
-            strips = list(pool.map(lambda name: self._strip(settings, name), self.scene.facts.names))
-        length = self.session.frames
-        made = Scene(self.scene.facts, analyse([reader(s.source()) for s in strips], rate, length, peaks=False))
+        rate, strips = self.session.sample_rate, self._strips(settings)
+        made = Scene(
+            self.scene.facts, analyse([reader(s.source()) for s in strips], rate, self.session.frames, peaks=False)
+        )
         measured = made.measures(made.neutral())
         predicted = self.scene.measures(settings)  # only for what is a property of the settings, not of the sound
-        mix = np.zeros((2, length), dtype=np.float32)
-        for strip in strips:
-            at = 0
-            for block in strip.source().blocks():
-                mix[:, at : at + block.shape[1]] += block
-                at += block.shape[1]
+        mix = _summed(strips)
         meter = Meter(rate, 2, spectrum=False)
         meter.push(mix)
         reading = meter.result()
@@ -77,6 +73,14 @@ class Rendered:
             psr_db=np.float64(psr),
         )
 
+    def mix(self, settings: MixSettings) -> NDArray[np.float32]:
+        """(2, frames) the rendered stems, summed, before the master."""
+        return _summed(self._strips(settings))
+
+    def _strips(self, settings: MixSettings) -> list[TemporaryAudio]:
+        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:  # decoding and pedalboard release the GIL
+            return list(pool.map(lambda name: self._strip(settings, name), self.scene.facts.names))
+
     def _strip(self, settings: MixSettings, name: str) -> TemporaryAudio:
         """The stem as it enters the mix, as long as the session at its own tempo; silent past the end of the mix."""
         spool = TemporaryAudio(self.session.sample_rate, 2)
@@ -88,3 +92,14 @@ class Rendered:
         if written < self.session.frames:
             spool.write(np.zeros((2, self.session.frames - written), dtype=np.float32))
         return spool
+
+
+def _summed(strips: Sequence[TemporaryAudio]) -> NDArray[np.float32]:
+    """(2, frames) of strips that are equally long."""
+    mix = np.zeros((2, strips[0].source().frames), dtype=np.float32)
+    for strip in strips:
+        at = 0
+        for block in strip.source().blocks():
+            mix[:, at : at + block.shape[1]] += block
+            at += block.shape[1]
+    return mix
