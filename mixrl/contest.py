@@ -113,10 +113,8 @@ def _player(path: Path | None) -> Player:
         return default_policy()
     if not load_arrays(path, "policy file")[1].get("format", "").startswith("mixrl-table"):
         return load_policy(path)
-    try:
-        from mixrl.agent.tabular import load_table
-    except ImportError:
-        raise InputError(f'{path}: a table needs PyTorch: install it with pip install "mixrl[train]"') from None
+    from mixrl.agent.tabular import load_table
+
     return load_table(path)
 
 

@@ -38,6 +38,11 @@ def test_help_is_light(arguments):
     assert loaded.isdisjoint({*HEAVY, "numpy"})
 
 
+def test_playing_policies_and_tables_needs_no_torch():
+    loaded = modules(f"import mixrl.contest, mixrl.agent.policy, mixrl.agent.tabular; {REPORT}")
+    assert loaded.isdisjoint({"torch", "gymnasium"})
+
+
 def test_everything_public_can_be_had():
     import mixrl
 

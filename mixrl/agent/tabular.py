@@ -13,18 +13,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mixrl.agent.config import TrainConfig
 from mixrl.agent.exploration import epsilons, explore
-from mixrl.agent.network import Observation
 from mixrl.agent.policy import load_arrays, save_arrays
 from mixrl.errors import InputError
 from mixrl.moves import MIX_MOVES, STEM_MOVES
 from mixrl.state import State
+
+if TYPE_CHECKING:
+    from mixrl.agent.network import Observation
 
 Array = NDArray[Any]
 FORMAT = "mixrl-table-1"
