@@ -236,20 +236,24 @@ class Scene:
         self._store.provide(self._rows, knobs.strips[..., COMPRESSOR])
         mixes, count = knobs.strips.shape[:2]
         room = self._room_for_mixes(mixes)
-        stripped = knobs.strips.swapaxes(0, 1).reshape(-1, COLUMNS)
-        group_db = knobs.groups.T[self._group_of].ravel()
-        strips, outcome = room.strips, _room(mixes, count)
+        stripped = knobs.strips.swapaxes(0, 1)  # a stem's strips lie side by side
+        group_db = knobs.groups.T[self._group_of]
+        # a stem's strip that is the first mix's is made once: what search asks for often differs in one stem
+        new = (stripped != stripped[:, :1]).any(axis=2) | (group_db != group_db[:, :1])
+        new[:, :1] = True
+        rows, (stem, _) = np.where(new, room.rows, room.rows[:, :1]), np.nonzero(new)
+        outcome = _room(mixes, count)
         kind, tables = self._tables(knobs.shapes)
-        made = stripped, room.owner, group_db, room.rows.ravel(), kind
-        forms.predict(made, tables, room.rows, *_NO_MOVES, self._group_of, strips, *self._heard, *outcome)
+        made = stripped[new], stem, group_db[new], rows[new], kind
+        forms.predict(made, tables, rows, *_NO_MOVES, self._group_of, room.strips, *self._heard, *outcome)
         return _measures(outcome)
 
     def _room_for_mixes(self, mixes: int) -> _Mixes:
         """The same room as last time, where it is as large: it is still in the processor's cache."""
         if self._mixes is None or self._mixes.rows.shape[1] != mixes:
-            rows = np.arange(len(self._own) * mixes).reshape(len(self._own), mixes)  # a stem's strips lie side by side
+            rows = np.arange(len(self._own) * mixes).reshape(len(self._own), mixes)
             strips = forms.room_for_strips(rows.size, self._store.hops.shape[2], 0, self._store.points)
-            self._mixes = _Mixes(rows, np.repeat(self._own, mixes), strips)
+            self._mixes = _Mixes(rows, strips)
         return self._mixes
 
     def successor_scores(self, knobs: Knobs) -> tuple[NDArray[np.int64], Array]:
@@ -442,10 +446,9 @@ def _of_octaves(power: Float) -> Float:
 
 @dataclass(frozen=True)
 class _Mixes:
-    """Room for whole mixes. rows (N, B): their strips; owner (N * B,): the stem of each strip."""
+    """Room for whole mixes. rows (N, B): their strips."""
 
     rows: NDArray[np.int64]
-    owner: NDArray[np.int64]
     strips: forms.Strips
 
 
