@@ -4,8 +4,8 @@
 
 Random settings: gain +-12 dB, five EQ bands +-6 dB, any pan, any compressor preset, high-pass on or off, one stem in
 five with its polarity inverted. Differences are rendered minus predicted, before the master limiter but for limiting;
-third-octaves only where the session has content. --mix-only: only loudness, peaks and spectrum of the summed mix, which takes
-a third of the time.
+third-octaves only where the session has content. --mix-only: only loudness, peaks and spectrum of the summed mix, which
+takes a third of the time.
 """
 
 from __future__ import annotations

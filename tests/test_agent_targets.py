@@ -148,6 +148,16 @@ def test_what_is_stored_comes_back():
             np.testing.assert_array_equal(found.now[name][k], values[mark // 100], err_msg=name)
 
 
+def test_the_mean_square_is_of_legal_moves():
+    values = torch.tensor([[1.0, 2.0, 5.0], [3.0, 7.0, 7.0]], requires_grad=True)
+    legal = torch.tensor([[True, True, False], [True, False, False]])
+    found = targets.mean_square(values, legal)
+    assert found.item() == pytest.approx((1.0 + 4.0 + 9.0) / 3.0)
+    found.backward()
+    assert values.grad.tolist() == [[pytest.approx(2.0 / 3.0), pytest.approx(4.0 / 3.0), 0.0], [2.0, 0.0, 0.0]]
+    assert targets.mean_square(values, torch.zeros_like(legal)).item() == 0.0
+
+
 def test_the_error_of_predicted_rewards_by_hand():
     """Over the legal moves of states whose rewards are known; all very bad moves count alike."""
     exact = torch.tensor([[0.1, -0.5, -0.05, 0.3], [0.0, 0.0, 0.0, 0.0]])

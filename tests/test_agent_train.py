@@ -16,7 +16,7 @@ from mixrl.agent.config import TrainConfig
 from mixrl.agent.dqn import DqnLearner
 from mixrl.agent.events import Events
 from mixrl.agent.network import batch_of
-from mixrl.agent.policy import FUTURE_OFFSET, FUTURE_SLOPE, GAIN_SCALE, load_policy
+from mixrl.agent.policy import GAIN_SCALE, load_policy
 from mixrl.agent.pqn import PqnLearner
 from mixrl.agent.replay import Transitions
 from mixrl.agent.tabular import CELLS, MOVES, TableLearner, cells, load_table
@@ -73,12 +73,13 @@ def chain(move: int, reward: float, done: bool) -> Transitions:
 def test_dqn_targets_by_hand():
     """Online chooses among the legal, target values it; nothing follows an end."""
     learner = DqnLearner(small(use_gains=False))
-    legal, floor = 0, np.log1p(np.exp(-FUTURE_OFFSET)) / FUTURE_SLOPE  # what an untrained network expects to follow
+    legal = 0
     with torch.no_grad():
+        learner.target.layers["value_head"].bias[:] = 0.0625
         learner.online.layers["stem_reward"].bias[legal] = 0.5 * GAIN_SCALE
         learner.target.layers["stem_reward"].bias[legal] = 0.25 * GAIN_SCALE
         learner.target.layers["stem_reward"].bias[legal + 1] = 9.0 * GAIN_SCALE  # the best of all, and illegal
-    assert learner.targets(chain(5, 0.125, False)).tolist() == pytest.approx([0.375 + floor])
+    assert learner.targets(chain(5, 0.125, False)).tolist() == [0.4375]
     assert learner.targets(chain(5, 0.125, True)).tolist() == [0.125]
     with torch.no_grad():
         learner.online.layers["stem_reward"].bias[legal] = -0.5 * GAIN_SCALE  # now stop looks best, worth nothing
@@ -86,7 +87,7 @@ def test_dqn_targets_by_hand():
     single = DqnLearner(small(use_gains=False, double=False))
     single.target.load_state_dict(learner.target.state_dict())
     single.online.load_state_dict(learner.online.state_dict())
-    assert single.targets(chain(5, 0.125, False)).tolist() == pytest.approx([0.375 + floor])
+    assert single.targets(chain(5, 0.125, False)).tolist() == [0.4375]
 
 
 def test_a_network_without_one_step_gains_learns_to_predict_them():
@@ -98,9 +99,24 @@ def test_a_network_without_one_step_gains_learns_to_predict_them():
     transitions.now["gains"][0, legal] = known
     for _ in range(200):
         learner.update(transitions)
-    _, rewards = learner.online.with_rewards(batch_of(transitions.now))
+    rewards = learner.online.judged(batch_of(transitions.now)).rewards
     assert rewards[0, legal].detach().numpy() == pytest.approx(known, abs=0.01)
     assert learner.online.policy({}).act(Faders(np.array([4.0, -3.0, 9.0])).state) in legal[known > 0.0]
+
+
+def test_advantages_that_nothing_teaches_fade():
+    """Else the best of hundreds of Q-values would be that of the luckiest; what all moves share goes into the value."""
+    learner = DqnLearner(small(use_gains=False, learning_rate=1e-2))
+    transitions = chain(2, 0.5, True)
+    transitions.now["gains"][:] = 0.0  # not known
+    with torch.no_grad():
+        learner.online.layers["stem_head"].bias.copy_(torch.linspace(-1.0, 1.0, MOVES))
+    for _ in range(300):
+        learner.update(transitions)
+    found = learner.online.judged(batch_of(transitions.now))
+    legal = batch_of(transitions.now).mask[0, :-4]
+    assert found.advantages[0, :-4][legal].abs().max().item() < 0.1
+    assert found.q[0, 2].item() == pytest.approx(0.5, abs=0.05)
 
 
 def test_an_update_reaches_the_move_and_the_target_network_follows_slowly():
@@ -123,8 +139,10 @@ def test_an_update_reaches_the_move_and_the_target_network_follows_slowly():
 def test_pqn_learns_from_lambda_returns():
     """With a network that says the same everywhere and lambda 1, what PQN is taught are the sums of the rewards that
     follow in the rollout, up to the end of the episode."""
-    config = small("pqn", False, envs=2, rollout=4, lambda_=1.0)
+    config = small("pqn", False, envs=2, rollout=4, lambda_=1.0, discount=1.0)
     learner = PqnLearner(config)
+    with torch.no_grad():
+        learner.network.layers["value_head"].bias[:] = 0.25
     taught = []
     learner._learn = lambda states, moves, returns: taught.append((moves.tolist(), returns.tolist())) or []
     envs = FaderEnvs(2, False)
@@ -133,10 +151,9 @@ def test_pqn_learns_from_lambda_returns():
         learner.act(state)
         rewards, done = np.array([2.0**t, 1.0]), np.array([t == 1, False])
         learner.step(state, np.array([t, 10 + t]), rewards, done, state)
-    floor = np.log1p(np.exp(-FUTURE_OFFSET)) / FUTURE_SLOPE
     ((moves, returns),) = taught
     assert moves == [0, 10, 1, 11, 2, 12, 3, 13]
-    after = np.array([0, 1, 0, 1, 1, 1, 1, 1]) * floor
+    after = np.array([0, 1, 0, 1, 1, 1, 1, 1]) * 0.25
     assert returns == pytest.approx(np.array([3.0, 4.0, 2.0, 3.0, 12.0, 2.0, 8.0, 1.0]) + after)
 
 

@@ -39,7 +39,9 @@ class TrainConfig:
     ``validation_starts`` of each session.
 
     Network: width, use_gains (it sees one-step gains; otherwise it learns to predict them, from the share
-    ``look_ahead`` of the environments that look), pool (one of ``policy.POOLS``), learning_rate.
+    ``look_ahead`` of the environments that look), pool (one of ``policy.POOLS``), learning_rate. discount: what the
+    value of the next state counts. Moves mostly add up, so that undiscounted each of them could as well be made later,
+    and the differences between Q-values that choose among them would be lost in their errors.
 
     DQN: one update of ``batch`` n_step transitions every ``update_every`` moves, once ``warm_up`` moves are stored;
     the replay holds ``capacity`` moves; the target network moves ``target_rate`` of the way after every update.
@@ -65,7 +67,7 @@ class TrainConfig:
     look_ahead: float = 1.0
     pool: str = "mean+max"
     learning_rate: float = 3e-4
-    discount: float = 1.0
+    discount: float = 0.7
 
     n_step: int = 3
     double: bool = True

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mixrl.agent.policy import FUTURE_OFFSET, FUTURE_SLOPE, GAIN_SCALE, HEADS, NetworkSize, Policy
+from mixrl.agent.policy import GAIN_SCALE, HEADS, NetworkSize, Policy
 from mixrl.state import State
 from mixrl.vector import padded
 
@@ -57,10 +57,14 @@ class _Encoded(NamedTuple):
     context: Tensor
 
 
-def _joined(advantage: Tensor, value: Tensor, rewards: Tensor) -> Tensor:
-    """Q-values of advantages, values and one-step rewards, for all moves but stop."""
-    after = FUTURE_SLOPE * (advantage + value) - FUTURE_OFFSET
-    return rewards + torch.nn.functional.softplus(after) / FUTURE_SLOPE
+class Judged(NamedTuple):
+    """What a network says of every move of B states, (B, A) each in the padded layout, not masked: Q-values, the
+    one-step rewards in them (those of the batch or, without one-step gains, predicted ones), and the advantages.
+    """
+
+    q: Tensor
+    rewards: Tensor
+    advantages: Tensor
 
 
 def _column(values: Tensor, index: Tensor) -> Tensor:
@@ -86,18 +90,18 @@ class QNetwork(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """(B, A) Q-values in the padded layout, not masked."""
-        return self.with_rewards(batch)[0]
+        return self.judged(batch).q
 
-    def with_rewards(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Q-values and one-step rewards, (B, A) each; the rewards are those that the batch gives or, without one-step
-        gains, predicted ones."""
+    def judged(self, batch: Batch) -> Judged:
+        """Q-values and what they are made of."""
         inside = self._encoded(batch)
         seen = self._hidden(inside, inside.code, inside.of_group), inside.group_code, inside.context, inside.place
-        advantage = self._heads("head", batch, *seen)
+        advantages = self._heads("head", batch, *seen)
         rewards = batch.gains if self.size.use_gains else self._heads("reward", batch, *seen) / GAIN_SCALE
-        q = _joined(advantage, self.layers["value_head"](inside.context), rewards)
+        q = rewards + self.layers["value_head"](inside.context) + advantages
         stop = q.shape[1] - self.size.mix_moves
-        return torch.cat([q[:, :stop], torch.zeros_like(q[:, :1]), q[:, stop + 1 :]], dim=1), rewards
+        q = torch.cat([q[:, :stop], torch.zeros_like(q[:, :1]), q[:, stop + 1 :]], dim=1)
+        return Judged(q, rewards, advantages)
 
     def _heads(self, of: str, batch: Batch, hidden: Tensor, group: Tensor, context: Tensor, place: Tensor) -> Tensor:
         """(B, A) what three heads say of every move."""
@@ -127,7 +131,7 @@ class QNetwork(nn.Module):
             return torch.where(actions < groups, on_stem, torch.where(actions < mixes, on_group, on_mix))
 
         rewards = _column(batch.gains, actions) if size.use_gains else head("reward") / GAIN_SCALE
-        q = _joined(head("head"), layer["value_head"](inside.context)[:, 0], rewards)
+        q = rewards + layer["value_head"](inside.context)[:, 0] + head("head")
         return torch.where(actions == mixes, 0.0, q)
 
     def _encoded(self, batch: Batch) -> _Encoded:

@@ -4,9 +4,8 @@ The network is a Deep Set (Zaheer et al., 2017): every stem goes through the sam
 into a context, and three heads give the Q-values of the moves on a stem, on a group (from the mean of its members'
 encodings) and on the mix. So any number of stems goes in, and their order does not matter. A Q-value is the state's
 value plus the move's advantage (a dueling network, Wang et al., 2016), and these only have to say what comes after the
-move: its one-step reward is added, exact where the network sees it, else as three more heads predict it. What comes
-after cannot be negative, since one can always stop, so it goes through a softplus. Stop ends the episode and earns
-nothing: its Q-value is 0.
+move: its one-step reward is added, exact where the network sees it, else as three more heads predict it. Stop ends the
+episode and earns nothing: its Q-value is 0.
 
 ``pool`` says how the encodings meet: by mean and maximum ("mean+max"), by mean alone ("mean"), or through a block of
 self-attention before mean and maximum ("attention"; a set attention block, Lee et al., 2019).
@@ -32,10 +31,9 @@ from mixrl.moves import GROUP_MOVES, MIX_MOVES, STEM_MOVES
 from mixrl.state import GROUP_FEATURES, MIX_FEATURES, STEM_FEATURES, State
 
 Float = NDArray[np.float32]
-FORMAT = "mixrl-policy-2"
+FORMAT = "mixrl-policy-3"
 POOLS = ("mean+max", "mean", "attention")
 HEADS = 4  # of the attention
-FUTURE_SLOPE, FUTURE_OFFSET = 10.0, 2.0  # softplus(slope * x - offset) / slope: 0.013 at 0, sharp enough for hundredths
 GAIN_SCALE = 10.0  # one-step gains are a few hundredths; the network sees them at about unit size
 
 
@@ -151,9 +149,8 @@ class Policy:
             seeing = (("stem", hidden), ("group", group), ("mix", context))
             return np.concatenate([linear(f"{name}_{of}", x).ravel() for name, x in seeing])
 
-        after = FUTURE_SLOPE * (heads("head") + linear("value_head", context)) - FUTURE_OFFSET
         rewards = state.gains if size.use_gains else heads("reward") / np.float32(GAIN_SCALE)
-        q = rewards + np.logaddexp(0.0, after) / FUTURE_SLOPE
+        q = rewards + linear("value_head", context) + heads("head")
         q[len(q) - size.mix_moves] = 0.0
         return np.where(state.mask, q, -np.inf).astype(np.float32), rewards
 

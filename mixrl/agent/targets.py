@@ -65,6 +65,12 @@ def squared_error(q_tm1: Tensor, target_tm1: Tensor) -> Tensor:
     return torch.nn.functional.mse_loss(q_tm1, target_tm1.detach())
 
 
+def mean_square(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean square of values (B, A) over the legal moves (B, A), a scalar; 0 where none is legal."""
+    assert values.shape == mask.shape
+    return torch.where(mask, values.square(), 0.0).sum() / mask.sum().clamp(min=1)
+
+
 def reward_error(predicted: Tensor, r_t: Tensor, mask: Tensor) -> Tensor:
     """Mean squared error of predicted one-step rewards (B, A) against exact ones (B, A) over the legal moves (B, A) of
     the states whose rewards are known (others hold zeros only), a scalar. How bad a bad move is does not matter: below

@@ -27,6 +27,7 @@ def train(
         int | None, typer.Option(min=1, help="Moves to make in all [200,000, or as many as --minutes allow].")
     ] = None,
     minutes: Annotated[float | None, typer.Option(min=0, help="Stop after so long.", show_default=False)] = None,
+    discount: Annotated[float, typer.Option(min=0.0, max=1.0, help="What the value of the next state counts.")] = 0.7,
     n_step: Annotated[int, typer.Option(min=1, max=20, help="Rewards that a target of DQN adds up.")] = 3,
     double: Annotated[bool, typer.Option(help="Double DQN.")] = True,
     pool: Annotated[str, typer.Option(help="How stems are pooled: mean+max, mean, or attention.")] = "mean+max",
@@ -76,7 +77,7 @@ def train(
     if (run / CHECKPOINT).exists() and not resume and not force:
         raise InputError(f"{run}: holds a run already: go on with --resume, start over with --force, or give --run")
     config = TrainConfig.of(
-        algorithm, one_step, seed=seed, n_step=n_step, double=double, pool=pool, width=width,
+        algorithm, one_step, seed=seed, discount=discount, n_step=n_step, double=double, pool=pool, width=width,
         **({"moves": 10**12 if minutes else 200_000} if moves is None else {"moves": moves}),
         **({} if envs is None else {"envs": envs}),
     )  # fmt: skip
