@@ -1,6 +1,6 @@
 """Rendered scores of raw sum, equal loudness, rule mix and DQN on session folders, and what was delivered.
 
-    python benchmarks/quality.py audio_samples/* [more folders ...] [--picture spectrum.png] [--json quality.json]
+    python benchmarks/quality.py audio_samples/*/ [more folders ...] [--picture spectrum.png] [--json quality.json]
 
 Every mix is rendered over the session's excerpt and judged loudness-matched by the same score; higher is better, 0 is
 best. The last columns are of the winner's file, as written. The score is what the DQN was trained for: this table shows
