@@ -29,7 +29,8 @@ ABLATIONS = {
     "attention": ["--pool", "attention"],
     "pqn": ["--algorithm", "pqn"],
 }
-COLUMNS = "run", "moves", "minutes", "at 20,000", "at 40,000", "best"
+MARKS = 20_000, 40_000, 60_000
+COLUMNS = ("run", "moves", "minutes", *(f"at {mark:,}" for mark in MARKS), "best")
 
 
 def rows_of(runs: Path, name: str) -> list[dict[str, float]]:
@@ -54,8 +55,8 @@ def train(arguments: argparse.Namespace, name: str, options: list[str]) -> None:
 
 
 def improvement_at(rows: list[dict[str, float]], moves: float) -> str:
-    """The improvement at the first row from so many moves on, until half as many more."""
-    found = [row["improvement"] for row in rows if moves <= row["moves"] < 1.5 * moves]
+    """The improvement at the first row from so many moves on, until a quarter more."""
+    found = [row["improvement"] for row in rows if moves <= row["moves"] < 1.25 * moves]
     return f"{found[0]:.3f}" if found else "-"
 
 
@@ -63,8 +64,8 @@ def row_of(runs: Path, name: str) -> list[str]:
     rows = rows_of(runs, name)
     best = max(row["improvement"] for row in rows)
     return [
-        name, f"{rows[-1]['moves']:,.0f}", f"{rows[-1]['seconds'] / 60.0:.0f}", improvement_at(rows, 20_000),
-        improvement_at(rows, 40_000), f"{best:.3f}",
+        name, f"{rows[-1]['moves']:,.0f}", f"{rows[-1]['seconds'] / 60.0:.0f}",
+        *(improvement_at(rows, mark) for mark in MARKS), f"{best:.3f}",
     ]  # fmt: skip
 
 
