@@ -3,10 +3,12 @@
 Everything is accumulated piece by piece, so the audio held at once grows with the number of stems only. All stems are
 taken as stereo (a mono stem has the same signal on both sides).
 
-- Long-term cross-spectra of all stem pairs in twelfth-octave bands whose edges lie on the third-octave edges (sine
-  window, 50 % overlap, so that energy is kept): they give the exact spectrum and total power of any linear mix.
+- Long-term cross-spectra of all stem pairs in twelfth-octave bands whose edges lie on the third-octave edges (50 %
+  overlap, windows that keep energy): they give the exact spectrum and total power of any linear mix.
 - K-weighted octave-band powers of each stem per 100 ms hop, and cross-powers of those pairs that are really coherent:
-  they decide only how the power is spread over time (gates, short-term maximum, loudness range).
+  they decide only how the power is spread over time (gates, short-term maximum, loudness range). Spectra smear it over
+  200 ms, by which a rest falls on the wrong side of a gate, so only the octaves' shares are theirs: the sum over
+  octaves is the meter's own.
 - Octave-band values of each stem at the instants where peaks are likely (see ``peaks``).
 """
 
@@ -30,8 +32,12 @@ SUBBANDS = 4  # per third-octave
 BANDS = SUBBANDS * len(CENTRES_HZ)
 HOP_S = 0.1
 COHERENT = 0.3  # K-weighted coherence above which two stems count as one source heard twice
+COHERENT_ONCE = 0.15  # the same of a stretch of 3 s against the loudest: a beat in which they meet can be the loudest
 PAIRS_PER_STEM = 4  # coherent pairs that are followed in time, at the most
 _STEM_SECONDS = 160.0  # of audio in one piece, all stems together
+_STRETCH = 30  # hops in which stems may meet
+_ROUNDS = 4  # of fitting octaves to what the meter read
+_TINY = 1e-20
 
 
 def band_edges() -> NDArray[np.float64]:
@@ -94,41 +100,49 @@ def analyse(readers: Sequence[Reader], sample_rate: int, frames: int, *, peaks: 
 
     count = len(readers)
     pieces = _pieces(frames, sample_rate, count)
-    cross = np.zeros((3, count, count, BANDS), dtype=np.complex64)
+    spectra = _CrossSpectra(count, sample_rate)
     hops: list[list[Float]] = [[] for _ in readers]
-    watch = PeakWatch(count, sample_rate)
+    meters = [_HopMeter(sample_rate) for _ in readers]
+    meetings, watch = _Meetings(count, sample_rate), PeakWatch(count, sample_rate)
     channels: tuple[int, ...] = ()
     for start, stop in pieces:
         blocks = [read(start, stop) for read in readers]
         channels = tuple(block.shape[0] for block in blocks)
         audio = np.stack([_stereo(block) for block in blocks])
-        _add_cross(cross, audio, sample_rate)
+        spectra.push(audio)
         if peaks:
             watch.push(audio)
+        by_hop = [_hop_spectra(block, sample_rate) for block in blocks]
+        meetings.push(by_hop)
         for stem, block in enumerate(blocks):
-            hops[stem].append(_hop_powers(_hop_spectra(block, sample_rate), sample_rate))
-    cross *= np.float32(1.0 / pieces[-1][1])
+            hops[stem].append(_hop_powers(by_hop[stem], sample_rate))
+            meters[stem].push(block)
+    cross = spectra.result(pieces[-1][1])
     k_power = k_weighting_power(band_centres(), sample_rate).astype(np.float32)
     own = np.stack([np.einsum("iib->ib", cross[0]).real, np.einsum("iib->ib", cross[1]).real], axis=1)
-    pairs, places = _coherent(cross, k_power), watch.places() if peaks else np.zeros(1, dtype=np.int64)
-    shared, values = _second_pass(readers, pieces, pairs, places, sample_rate)
-    stems = tuple(StemSpectra(own[i], np.concatenate(hops[i], axis=1), values[i]) for i in range(count))
+    pairs, places = _coherent(cross, k_power, meetings.coherence()), watch.places() if peaks else np.zeros(1, dtype=np.int64)
+    powers = [_sharpened(np.concatenate(parts, axis=1), meter) for parts, meter in zip(hops, meters, strict=True)]
+    shared, values = _second_pass(readers, pieces, pairs, places, powers, sample_rate)
+    stems = tuple(StemSpectra(own[i], powers[i], values[i]) for i in range(count))
     return Analysis(sample_rate, pieces, cross, stems, channels, k_power, pairs, shared, places)
 
 
 def analyse_variant(read: Reader, analysis: Analysis, gain_reduction_db: float = 0.0) -> StemSpectra:
     """The spectra of a variant of a stem over the same time, to stand in for the stem's own."""
-    cross = np.zeros((3, 1, 1, BANDS), dtype=np.complex64)
     rate, places = analysis.sample_rate, analysis.places
+    spectra = _CrossSpectra(1, rate)
+    meter = _HopMeter(rate)
     hops, values = [], np.empty((2 * OCTAVES, 2, len(places)), dtype=np.float32)
     for start, stop in analysis.pieces:
         block = read(start, stop)
-        _add_cross(cross, _stereo(block)[None], rate)
+        spectra.push(_stereo(block)[None])
         hops.append(_hop_powers(_hop_spectra(block, rate), rate))
+        meter.push(block)
         inside = np.flatnonzero((places >= start) & (places < stop))
         values[:, :, inside] = instants(block, places[inside] - start, rate)
-    own = (cross[:2, 0, 0].real / analysis.pieces[-1][1]).astype(np.float32)
-    return StemSpectra(own, np.concatenate(hops, axis=1), values.reshape(2 * OCTAVES, -1), gain_reduction_db)
+    own = np.ascontiguousarray(spectra.result(analysis.pieces[-1][1])[:2, 0, 0].real)
+    powers = _sharpened(np.concatenate(hops, axis=1), meter)
+    return StemSpectra(own, powers, values.reshape(2 * OCTAVES, -1), gain_reduction_db)
 
 
 def _pieces(frames: int, sample_rate: int, stems: int) -> tuple[tuple[int, int], ...]:
@@ -144,35 +158,70 @@ def _second_pass(
     pieces: Sequence[tuple[int, int]],
     pairs: NDArray[np.int64],
     places: NDArray[np.int64],
+    powers: Sequence[Float],
     sample_rate: int,
 ) -> tuple[Float, list[Float]]:
-    """What could only be asked once the pairs and places were known: cross-powers of pairs, stems at instants."""
+    """What could only be asked once the pairs and places were known: cross-powers of pairs, stems at instants. powers:
+    the stems' hops."""
     shared: list[Float] = []
+    meters = [_HopMeter(sample_rate) for _ in pairs]
     values = [np.zeros((2 * OCTAVES, 2, len(places)), dtype=np.float32) for _ in readers]
     coherent = {int(stem) for stem in pairs.ravel()}
     for start, stop in pieces:
         inside = np.flatnonzero((places >= start) & (places < stop))
         spectra: dict[int, Complex] = {}
+        blocks: dict[int, Float] = {}
         for stem, read in enumerate(readers):
             if len(inside) or stem in coherent:
                 block = read(start, stop)
                 values[stem][:, :, inside] = instants(block, places[inside] - start, sample_rate)
                 if stem in coherent:
-                    spectra[stem] = _hop_spectra(block, sample_rate)
+                    spectra[stem], blocks[stem] = _hop_spectra(block, sample_rate), block
+        for (i, j), meter in zip(pairs, meters, strict=True):
+            meter.push(blocks[int(i)] + blocks[int(j)])
         length = (stop - start) // round(HOP_S * sample_rate)
         rows = [_cross_powers(spectra[int(i)], spectra[int(j)], sample_rate) for i, j in pairs]
         shared.append(np.stack(rows) if rows else np.zeros((0, 4 * OCTAVES, length), dtype=np.float32))
-    return np.concatenate(shared, axis=2), [value.reshape(2 * OCTAVES, -1) for value in values]
+    together = np.concatenate(shared, axis=2)
+    for p, (i, j) in enumerate(pairs):
+        _sharpen_pair(together[p], powers[int(i)], powers[int(j)], meters[p])
+    return together, [value.reshape(2 * OCTAVES, -1) for value in values]
 
 
-def _coherent(cross: Complex, k_power: Float) -> NDArray[np.int64]:
-    """(P, 2) pairs of stems that are one source heard twice, the most coherent first."""
+class _Meetings:
+    """How coherent stems are where they meet, from their hop spectra, piece by piece: the most of any stretch."""
+
+    def __init__(self, stems: int, sample_rate: int) -> None:
+        self._rate, self._most = sample_rate, np.zeros((stems, stems), dtype=np.float32)
+
+    def push(self, spectra: Sequence[Complex]) -> None:
+        """(1 or 2, T, F) of each stem."""
+        starts, weights = _k_octaves(spectra[0].shape[2], self._rate)
+        roots, ends = np.sqrt(weights), np.append(starts[1:], len(weights))
+        for first in range(0, spectra[0].shape[1], _STRETCH):
+            found = np.zeros_like(self._most)
+            for start, end in zip(starts, ends, strict=True):
+                parts = (s[:, first : first + _STRETCH, start:end] * roots[start:end] for s in spectra)
+                flat = np.stack([np.broadcast_to(part, (2, *part.shape[1:])).ravel() for part in parts])
+                found += np.abs(flat @ flat.conj().T)
+            self._most = np.maximum(self._most, found)
+
+    def coherence(self) -> Float:
+        """(N, N): 1 for two stems that are the same where both are loudest."""
+        loudest = np.maximum(np.diag(self._most), np.float32(_TINY))
+        return np.asarray(self._most / np.sqrt(loudest[:, None] * loudest))
+
+
+def _coherent(cross: Complex, k_power: Float, once: Float) -> NDArray[np.int64]:
+    """(P, 2) pairs of stems that are one source heard twice, or once sound as one, the most coherent first. once
+    (N, N): coherence where they meet."""
     both = np.abs((cross[0] + cross[1]) * k_power).sum(-1)  # band by band: a delay turns the phase from band to band
     power = np.maximum(np.einsum("ii->i", both), 1e-20)
-    coherence = np.triu(both / np.sqrt(power[:, None] * power), 1)
-    order = np.argsort(-coherence, axis=None, kind="stable")[: PAIRS_PER_STEM * len(power)]
-    pairs = np.stack(np.unravel_index(order, coherence.shape), axis=1)
-    return np.asarray(pairs[coherence.ravel()[order] > COHERENT], dtype=np.int64)
+    found = both / np.sqrt(power[:, None] * power) / COHERENT
+    found = np.triu(np.maximum(found, once / COHERENT_ONCE), 1)
+    order = np.argsort(-found, axis=None, kind="stable")[: PAIRS_PER_STEM * len(power)]
+    pairs = np.stack(np.unravel_index(order, found.shape), axis=1)
+    return np.asarray(pairs[found.ravel()[order] > 1.0], dtype=np.int64)
 
 
 def _stereo(signal: Float) -> Float:
@@ -196,29 +245,44 @@ def _shares(size: int, sample_rate: int) -> list[tuple[slice, Float]]:
     return shares
 
 
-def _add_cross(cross: Complex, audio: Float, sample_rate: int) -> None:
-    """Add the energy cross-spectra of audio (N, 2, n) to cross (3, N, N, BANDS), in place."""
-    from scipy.fft import rfft
+class _CrossSpectra:
+    """Accumulates the energy cross-spectra of N stems that are pushed piece by piece, (N, 2, n) each. The windows run
+    on from piece to piece: a cut would spread a bass drum over bands that the mix, cut after its filters, has not."""
 
-    size = _window_size(sample_rate)
-    hop = size // 2
-    count, _, length = audio.shape
-    window = np.sin(np.pi * (np.arange(size) + 0.5) / size).astype(np.float32)
-    padded = np.pad(audio, ((0, 0), (0, 0), (size - hop, size)))
-    scale = np.float32(2.0 / size)
-    roots = [(bins, np.sqrt(share * scale)) for bins, share in _shares(size, sample_rate)]
-    frames = np.lib.stride_tricks.sliding_window_view(padded, size, axis=2)[:, :, ::hop]
-    frames = frames[:, :, : -(-(length + size - hop) // hop)]
-    batch = max(1, 2**23 // (count * size))  # about 64 MB of spectra at once at the most
-    for first in range(0, frames.shape[2], batch):
-        spectra = rfft(frames[:, :, first : first + batch] * window, axis=-1, overwrite_x=True)
-        flat = spectra.reshape(2 * count, -1, size // 2 + 1)
-        for band, (bins, root) in enumerate(roots):
-            part = (flat[:, :, bins] * root).reshape(2 * count, -1)
-            gram = (part @ part.conj().T).reshape(count, 2, count, 2)
-            cross[0, :, :, band] += gram[:, 0, :, 0]
-            cross[1, :, :, band] += gram[:, 1, :, 1]
-            cross[2, :, :, band] += gram[:, 0, :, 1]
+    def __init__(self, stems: int, sample_rate: int) -> None:
+        self._size = _window_size(sample_rate)
+        sine = np.sin(np.pi * (np.arange(self._size) + 0.5) / self._size)
+        self._window = np.sin(0.5 * np.pi * sine**2).astype(np.float32)  # Vorbis I: keeps energy, leaks little
+        scale = np.float32(2.0 / self._size)
+        self._roots = [(bins, np.sqrt(share * scale)) for bins, share in _shares(self._size, sample_rate)]
+        self._rest = np.zeros((stems, 2, self._size // 2), dtype=np.float32)  # not yet in two windows
+        self._sums = np.zeros((3, stems, stems, BANDS), dtype=np.complex64)
+
+    def push(self, audio: Float) -> None:
+        from scipy.fft import rfft
+
+        size, hop, count = self._size, self._size // 2, len(audio)
+        audio = np.concatenate([self._rest, audio], axis=2)
+        number = max(audio.shape[2] // hop - 1, 0)
+        self._rest = audio[:, :, number * hop :].copy()
+        if number == 0:
+            return
+        frames = np.lib.stride_tricks.sliding_window_view(audio, size, axis=2)[:, :, ::hop]
+        batch = max(1, 2**23 // (count * size))  # about 64 MB of spectra at once at the most
+        for first in range(0, number, batch):
+            spectra = rfft(frames[:, :, first : first + batch] * self._window, axis=-1, overwrite_x=True)
+            flat = spectra.reshape(2 * count, -1, size // 2 + 1)
+            for band, (bins, root) in enumerate(self._roots):
+                part = (flat[:, :, bins] * root).reshape(2 * count, -1)
+                gram = (part @ part.conj().T).reshape(count, 2, count, 2)
+                self._sums[0, :, :, band] += gram[:, 0, :, 0]
+                self._sums[1, :, :, band] += gram[:, 1, :, 1]
+                self._sums[2, :, :, band] += gram[:, 0, :, 1]
+
+    def result(self, samples: int) -> Complex:
+        """(3, N, N, BANDS) mean of L L*, R R* and L R* over so many samples; nothing can be pushed after it."""
+        self.push(np.zeros((*self._rest.shape[:2], self._size), dtype=np.float32))
+        return self._sums * np.float32(1.0 / samples)
 
 
 def _hop_spectra(signal: Float, sample_rate: int) -> Complex:
@@ -250,6 +314,50 @@ def _hop_powers(spectra: Complex, sample_rate: int) -> Float:
     octaves = np.moveaxis(np.add.reduceat(power, starts, axis=2), 2, 1)  # (1 or 2, OCTAVES, T)
     both = np.broadcast_to(octaves, (2, *octaves.shape[1:]))
     return np.ascontiguousarray(both.reshape(2 * OCTAVES, -1), dtype=np.float32)
+
+
+class _HopMeter:
+    """The K-weighted power per hop of both channels of a signal that is pushed in pieces of (1 or 2, n)."""
+
+    def __init__(self, sample_rate: int) -> None:
+        from mixrl.meters import Meter
+
+        self._meters = [Meter(sample_rate, 1, spectrum=False, true_peak=False) for _ in range(2)]
+        self._channels = 1
+
+    def push(self, block: Float) -> None:
+        self._channels = len(block)
+        for meter, channel in zip(self._meters, block, strict=False):
+            meter.push(channel[None])
+
+    def powers(self) -> NDArray[np.float64]:
+        """(2, T)"""
+        for meter in self._meters[: self._channels]:
+            meter.result()  # what is left of the last second
+        found = [0.5 * meter.hop_powers() for meter in self._meters[: self._channels]]  # the meter doubles mono
+        return np.stack([found[0], found[-1]])
+
+
+def _sharpened(octaves: Float, meter: _HopMeter) -> Float:
+    """Hop powers (2 * OCTAVES, T) with what the meter read as their sums over octaves, and, nearly, the same sums over
+    time as before: the two in turn, which converges (iterative proportional fitting)."""
+    parts = octaves.reshape(2, OCTAVES, -1).astype(np.float64)
+    in_octaves, in_hops = parts.sum(axis=2, keepdims=True), meter.powers()[:, None, : parts.shape[2]]
+    for _ in range(_ROUNDS):
+        parts *= in_octaves / np.maximum(parts.sum(axis=2, keepdims=True), _TINY)
+        parts *= in_hops / np.maximum(parts.sum(axis=1, keepdims=True), _TINY)
+    return np.asarray(parts.reshape(octaves.shape), dtype=np.float32)
+
+
+def _sharpen_pair(shared: Float, one: Float, other: Float, both: _HopMeter) -> None:
+    """Make the real parts of a pair's cross-powers (4 * OCTAVES, T) add up to what the two stems' sum has more power
+    than the two, in place; the difference goes where both are strong. one, other: hop powers (2 * OCTAVES, T)."""
+    real = shared.reshape(2, 2, OCTAVES, -1)[:, 0]
+    first, second = one.reshape(2, OCTAVES, -1), other.reshape(2, OCTAVES, -1)
+    share = np.sqrt(first * second)
+    share /= np.maximum(share.sum(axis=1, keepdims=True), _TINY)
+    sums = both.powers()[:, : real.shape[2]] - first.sum(axis=1) - second.sum(axis=1)
+    real += share * (sums - real.sum(axis=1))[:, None]
 
 
 def _cross_powers(one: Complex, other: Complex, sample_rate: int) -> Float:
