@@ -86,7 +86,7 @@ class Strips(NamedTuple):
     """What strips make of their stems.
 
     weight (R, 2, 2, BANDS): channel gains against the stem as it is; hops (R, T) K-weighted power; response
-    (R, 2 OCTAVES) mean over each octave, real then imaginary, and sides (R, 2) gains, for the watched instants;
+    (R, 2 OCTAVES) of each octave, real then imaginary, and sides (R, 2) gains, for the watched instants;
     instants (2 M wide) what follows there, of the first strips only or of none, since it takes much memory; variant
     (R,); thirds (R, 31) power; loud (R,) K-weighted power, k_thirds (R, 31) where it lies; table (R, PARTS).
     """
@@ -275,6 +275,13 @@ def _shape_strips(rows, owner, group_db, into, kind, tables, stems, k, strips): 
             for b in range(BANDS):
                 loud[b] = stems.p_octave[v, b] * shaped[part, b]
             _in_octaves(loud, thirds, strips.response[r, OCTAVES * part :])
+        for b in range(BANDS):
+            loud[b] = stems.p_octave[v, b] * power[b]
+        _in_octaves(loud, thirds, gains)
+        for o in range(OCTAVES):  # the mean of responses that turn is smaller than they are
+            real, imag = strips.response[r, o], strips.response[r, OCTAVES + o]
+            scale = np.float32(math.sqrt(gains[o] / max(real * real + imag * imag, tiny)))
+            strips.response[r, o], strips.response[r, OCTAVES + o] = scale * real, scale * imag
         strips.variant[r], strips.loud[r] = v, total
         if r < strips.instants.shape[0]:
             _clear(strips.instants[r])
