@@ -120,7 +120,8 @@ def analyse(readers: Sequence[Reader], sample_rate: int, frames: int, *, peaks: 
     cross = spectra.result(pieces[-1][1])
     k_power = k_weighting_power(band_centres(), sample_rate).astype(np.float32)
     own = np.stack([np.einsum("iib->ib", cross[0]).real, np.einsum("iib->ib", cross[1]).real], axis=1)
-    pairs, places = _coherent(cross, k_power, meetings.coherence()), watch.places() if peaks else np.zeros(1, dtype=np.int64)
+    pairs = _coherent(cross, k_power, meetings.coherence())
+    places = watch.places() if peaks else np.zeros(1, dtype=np.int64)
     powers = [_sharpened(np.concatenate(parts, axis=1), meter) for parts, meter in zip(hops, meters, strict=True)]
     shared, values = _second_pass(readers, pieces, pairs, places, powers, sample_rate)
     stems = tuple(StemSpectra(own[i], powers[i], values[i]) for i in range(count))
