@@ -550,20 +550,21 @@ def _at_gain(gain, whole, others, alone, found):  # type: ignore[no-untyped-def]
 
 
 @inner
-def _turn_group(changes_db, now, ends, sums):  # type: ignore[no-untyped-def]
-    """Sum up the mixes in which the stems of a group are scaled by changes_db (S,). now: the sums of the mix as it is;
-    ends: of that without the group, and of the group alone."""
+def _turn_group(changes_db, ends, bases, sums):  # type: ignore[no-untyped-def]
+    """Sum up the mixes in which the stems of a group are scaled by changes_db (S,). bases: the sums of the mix as it is
+    first, and from ``ends`` on of that without the group, and of the group alone."""
     for s in range(changes_db.shape[0]):
         gain = np.float32(10.0 ** (changes_db[s] / 20.0))
+        power, coherent = bases.power, bases.coherent
         for row in range(3):
-            _at_gain(gain, now.power[0, row], ends.power[0, row], ends.power[1, row], sums.power[s, row])
-        for i in range(now.coherent.shape[1]):
-            found = sums.coherent[s, i]
-            _at_gain(gain, now.coherent[0, i], ends.coherent[0, i], ends.coherent[1, i], found)
-        _at_gain(gain, now.hops[0], ends.hops[0], ends.hops[1], sums.hops[s])
-        _at_gain(gain, now.incoherent[0], ends.incoherent[0], ends.incoherent[1], sums.incoherent[s])
-        for m in range(now.instants.shape[1]):
-            sums.instants[s, m] = ends.instants[0, m] + gain * ends.instants[1, m]
+            _at_gain(gain, power[0, row], power[ends, row], power[ends + 1, row], sums.power[s, row])
+        for i in range(coherent.shape[1]):
+            _at_gain(gain, coherent[0, i], coherent[ends, i], coherent[ends + 1, i], sums.coherent[s, i])
+        _at_gain(gain, bases.hops[0], bases.hops[ends], bases.hops[ends + 1], sums.hops[s])
+        others, alone = bases.incoherent[ends], bases.incoherent[ends + 1]
+        _at_gain(gain, bases.incoherent[0], others, alone, sums.incoherent[s])
+        for m in range(bases.instants.shape[1]):
+            sums.instants[s, m] = bases.instants[ends, m] + gain * bases.instants[ends + 1, m]
 
 
 @inner
@@ -579,57 +580,80 @@ def _group_loudness(group, changes_db, group_of, strips, first, parts):  # type:
                 parts[LOUDNESS, first + s, i] = integrated(strips.hops[i], scale, blocks)
 
 
+@inner
+def _at_once(points, length, number, mixes):  # type: ignore[no-untyped-def]
+    """How many of so many mixes are summed up before they are listened to."""
+    largest = max(4 * (points + length + (number + 13) * THIRDS), 1)
+    return min(max(_MOST_BYTES // largest, 1), max(mixes, 1))
+
+
+# Two functions, of which each compiles all that it calls into itself: who only asks for mixes need not wait for
+# the successors to be compiled.
+
+
 @summing
-def predict(  # type: ignore[no-untyped-def]
-    made, tables, rows, moved, taken, groups, changes_db, group_of, strips, stems, pairs, ears, scalars, spectra, parts
-):
-    """Measures of mixes, and of what may follow on the first: one column each of scalars (SCALARS, ...), spectra
-    (SPECTRA, ..., 31), both as ``listen`` leaves them, and parts (PARTS, ..., N).
+def measure(made, tables, rows, strips, stems, pairs, ears, scalars, spectra, parts):  # type: ignore[no-untyped-def]
+    """Measures of mixes: one column each of scalars (SCALARS, ...), spectra (SPECTRA, ..., 31), both as ``listen``
+    leaves them, and parts (PARTS, ..., N).
 
     made: strips to make first, as ``_shape_strips`` takes them (knobs, stems, groups' gains, rows, kinds), and tables.
-    rows (N, B): the strips of whole mixes. Then, if any: moved (S,), in rising order, stems that take another strip,
-    taken (S,); groups (S,), in rising order, whose stems are scaled by changes_db (S,), group_of (N,): the group of
-    each stem. What may follow is for mixes whose strips are the first ones, with their instants. All in one function,
-    since what it calls is compiled into each that Python calls, and each call's arguments cost tens of microseconds.
+    rows (N, B): the strips of each mix.
     """
     knobs, owner, group_db, into, kind = made
     _shape_strips(knobs, owner, group_db, into, kind, tables, stems, ears.k, strips)
     number, mixes = rows.shape
     length, points = strips.hops.shape[1], 2 * ears.frame.shape[0]
-    largest = max(4 * (points + length + (number + 13) * THIRDS), 1)
-    together = min(max(_MOST_BYTES // largest, 1), max(mixes, moved.shape[0], groups.shape[0], 1))
+    together = _at_once(points, length, number, mixes)
     sums = _room_for_sums(together, number, length, points)
     for start in range(0, mixes, together):
         some = rows[:, start : min(start + together, mixes)]
         _add_up(strips, some, stems, pairs, sums)
         _measure(sums, strips, some, ears, start, scalars, spectra, parts)
-    if moved.shape[0] + groups.shape[0] == 0:
-        return
-    now, ends = _room_for_sums(1, number, length, points), _room_for_sums(2, number, length, points)
-    _add_up(strips, rows[:, :1], stems, pairs, now)
-    changed = np.empty((number, together), dtype=np.int64)
-    for start in range(0, moved.shape[0], together):
-        stop = min(start + together, moved.shape[0])
-        _successors(moved[start:stop], taken[start:stop], strips, now, stems, pairs, sums)
+
+
+@summing
+def measure_successors(  # type: ignore[no-untyped-def]
+    moved, taken, groups, changes_db, group_of, first, strips, stems, pairs, ears, scalars, spectra, parts
+):
+    """Measures of what may follow on the mix whose strips are the first ones, with their instants, as ``measure`` gives
+    them, in columns from ``first`` on.
+
+    moved (S,), in rising order: stems that take another strip, taken (S,). Then groups (G,), in rising order, whose
+    stems are scaled by changes_db (G,); group_of (N,): the group of each stem.
+    """
+    number, moves = group_of.shape[0], moved.shape[0]
+    length, points = strips.hops.shape[1], 2 * ears.frame.shape[0]
+    together = _at_once(points, length, number, max(moves, groups.shape[0]))
+    different = 0
+    for s in range(groups.shape[0]):
+        different += 1 if s == 0 or groups[s] != groups[s - 1] else 0
+    changed = np.empty((number, max(1 + 2 * different, together)), dtype=np.int64)  # the strips of some mixes
+    for i in range(number):
+        changed[i, 0] = i
+        base = -1
+        for s in range(groups.shape[0]):
+            base += 2 if s == 0 or groups[s] != groups[s - 1] else 0
+            changed[i, base] = -1 if group_of[i] == groups[s] else i
+            changed[i, base + 1] = i if group_of[i] == groups[s] else -1
+    bases = _room_for_sums(1 + 2 * different, number, length, points)  # as it is; for each group without it, and alone
+    _add_up(strips, changed[:, : 1 + 2 * different], stems, pairs, bases)
+    sums = _room_for_sums(together, number, length, points)
+    start, base = 0, -1
+    while start < moves + groups.shape[0]:
+        if start < moves:
+            stop = min(start + together, moves)
+            _successors(moved[start:stop], taken[start:stop], strips, bases, stems, pairs, sums)
+        else:
+            s = start - moves
+            group, stop = groups[s], start + 1
+            while stop < moves + groups.shape[0] and groups[stop - moves] == group and stop - start < together:
+                stop += 1
+            base += 2 if s == 0 or groups[s - 1] != group else 0
+            _turn_group(changes_db[s : stop - moves], base, bases, sums)
         for i in range(number):
             for n in range(start, stop):
-                changed[i, n - start] = taken[n] if moved[n] == i else i
-        _measure(sums, strips, changed[:, : stop - start], ears, mixes + start, scalars, spectra, parts)
-    first, start = mixes + moved.shape[0], 0
-    while start < groups.shape[0]:
-        group, stop = groups[start], start
-        while stop < groups.shape[0] and groups[stop] == group and stop - start < together:
-            stop += 1
-        without_and_alone = np.empty((number, 2), dtype=np.int64)
-        for i in range(number):
-            without_and_alone[i, 0] = -1 if group_of[i] == group else i
-            without_and_alone[i, 1] = i if group_of[i] == group else -1
-        _add_up(strips, without_and_alone[:, :2], stems, pairs, ends)
-        some = changes_db[start:stop]
-        _turn_group(some, now, ends, sums)
-        for i in range(number):
-            for n in range(stop - start):
-                changed[i, n] = i
+                changed[i, n - start] = taken[n] if n < moves and moved[n] == i else i
         _measure(sums, strips, changed[:, : stop - start], ears, first + start, scalars, spectra, parts)
-        _group_loudness(group, some, group_of, strips, first + start, parts)
+        if start >= moves:
+            _group_loudness(group, changes_db[s : stop - moves], group_of, strips, first + start, parts)
         start = stop

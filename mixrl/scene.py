@@ -45,11 +45,10 @@ if TYPE_CHECKING:
 
 VariantLoader = Callable[[int, str], StemSpectra]  # (stem, compressor)
 Outcome = tuple[Array, Array, Array]  # scalars, spectra and parts, as ``forms.measure`` returns them
-_New = tuple[Array, NDArray[np.int64], Array, NDArray[np.int64]]  # strips to make, as ``forms.predict`` takes them
+_New = tuple[Array, NDArray[np.int64], Array, NDArray[np.int64]]  # strips to make, as ``forms.measure`` takes them
 _TINY = np.float32(1e-20)
 _MOST_MIXES = 64  # evaluated at once, so that what is worked on stays in the processor's cache
 _FULL = len(STEM_MOVES)
-_NO_MOVES = (np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
 
 
 class Scene:
@@ -241,11 +240,11 @@ class Scene:
         # a stem's strip that is the first mix's is made once: what search asks for often differs in one stem
         new = (stripped != stripped[:, :1]).any(axis=2) | (group_db != group_db[:, :1])
         new[:, :1] = True
-        rows, (stem, _) = np.where(new, room.rows, room.rows[:, :1]), np.nonzero(new)
+        rows, stem = np.where(new, room.rows, room.rows[:, :1]), np.repeat(self._own, new.sum(axis=1))
         outcome = _room(mixes, count)
         kind, tables = self._tables(knobs.shapes)
         made = stripped[new], stem, group_db[new], rows[new], kind
-        forms.predict(made, tables, rows, *_NO_MOVES, self._group_of, room.strips, *self._heard, *outcome)
+        forms.measure(made, tables, rows, room.strips, *self._heard, *outcome)
         return _measures(outcome)
 
     def _room_for_mixes(self, mixes: int) -> _Mixes:
@@ -307,7 +306,7 @@ class Scene:
         knobs: Knobs,
         rows: NDArray[np.int64],
         new: _New | None = None,
-        moves: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], Array] = _NO_MOVES,
+        moves: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], Array] | None = None,
         more: int = 0,
     ) -> Outcome:
         """Measure the mixes of these rows of strips, of which only those of stems that changed are made, and what may
@@ -318,7 +317,10 @@ class Scene:
         made = [np.concatenate(parts) for parts in zip(lists, *[new] if new else [], strict=True)]
         kind, tables = self._tables(knobs.shapes)
         outcome = _room(rows.shape[1] + more, len(rows))
-        forms.predict((*made, kind), tables, rows, *moves, self._group_of, self._strips, *self._heard, *outcome)
+        forms.measure((*made, kind), tables, rows, self._strips, *self._heard, *outcome)
+        if moves is not None:
+            heard = self._strips, *self._heard
+            forms.measure_successors(*moves, self._group_of, rows.shape[1], *heard, *outcome)
         for kept in (self._now, self._next) if new else (self._now,):
             kept.inputs, kept.shapes = inputs, knobs.shapes
         return outcome
