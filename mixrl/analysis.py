@@ -5,10 +5,10 @@ taken as stereo (a mono stem has the same signal on both sides).
 
 - Long-term cross-spectra of all stem pairs in twelfth-octave bands whose edges lie on the third-octave edges (50 %
   overlap, windows that keep energy): they give the exact spectrum and total power of any linear mix.
-- K-weighted octave-band powers of each stem per 100 ms hop, and cross-powers of those pairs that are really coherent:
-  they decide only how the power is spread over time (gates, short-term maximum, loudness range). Spectra smear it over
-  200 ms, by which a rest falls on the wrong side of a gate, so only the octaves' shares are theirs: the sum over
-  octaves is the meter's own.
+- K-weighted powers of each stem per 100 ms hop in fifteen bands, narrow where high-passes act, and cross-powers of
+  those pairs that are really coherent: they decide only how the power is spread over time (gates, short-term maximum,
+  loudness range). Spectra smear it over 200 ms, by which a rest falls on the wrong side of a gate, so only the bands'
+  shares are theirs: the sum over bands is the meter's own.
 - Octave-band values of each stem at the instants where peaks are likely (see ``peaks``).
 """
 
@@ -31,12 +31,14 @@ Reader = Callable[[int, int], Float]  # (start, stop) in samples -> (1 or 2, sto
 SUBBANDS = 4  # per third-octave
 BANDS = SUBBANDS * len(CENTRES_HZ)
 HOP_S = 0.1
+HOP_STARTS = (0, 3, 4, 5, 6, 7, 8, 9, 11, 13, 15, 17, 20, 23, 26)  # the first third-octave of each band of the hops
+HOP_BANDS = len(HOP_STARTS)
 COHERENT = 0.3  # K-weighted coherence above which two stems count as one source heard twice
 COHERENT_ONCE = 0.15  # the same of a stretch of 3 s against the loudest: a beat in which they meet can be the loudest
 PAIRS_PER_STEM = 4  # coherent pairs that are followed in time, at the most
 _STEM_SECONDS = 160.0  # of audio in one piece, all stems together
 _STRETCH = 30  # hops in which stems may meet
-_ROUNDS = 4  # of fitting octaves to what the meter read
+_ROUNDS = 4  # of fitting bands to what the meter read
 _TINY = 1e-20
 
 
@@ -55,7 +57,7 @@ def band_centres() -> NDArray[np.float64]:
 class StemSpectra:
     """One stem, or one compressed variant of it, before EQ, gain and pan. Powers are per sample.
 
-    own: (2, BANDS) power per channel; hops: (2 * OCTAVES, T) K-weighted power, the left channel's octaves first;
+    own: (2, BANDS) power per channel; hops: (2 * HOP_BANDS, T) K-weighted power, the left channel's bands first;
     instants: (2 * OCTAVES, 2 M), as ``peaks.instants`` gives them, the left channel's places first;
     gain_reduction_db: mean gain reduction of the variant's compressor.
     """
@@ -72,8 +74,8 @@ class Analysis:
 
     pieces: (start, stop) samples that were read at once. cross: (3, N, N, BANDS) mean of L L*, R R* and L R*
     of stems i and j. stems: their own spectra. channels: (N,) 1 or 2 per stem. k_power: (BANDS,) |K-weighting|^2.
-    pairs: (P, 2) coherent stems i < j; shared: (P, 4 * OCTAVES, T) twice their K-weighted cross-power per hop, rows to
-    be weighted by the real, then the imaginary part of the gains' product g_i g_j*, left channel first.
+    pairs: (P, 2) coherent stems i < j; shared: (P, 4 * HOP_BANDS, T) twice their K-weighted cross-power per hop, rows
+    to be weighted by the real, then the imaginary part of the gains' product g_i g_j*, left channel first.
     places: (M,) watched instants in samples, in order of time.
     """
 
@@ -182,7 +184,7 @@ def _second_pass(
             meter.push(blocks[int(i)] + blocks[int(j)])
         length = (stop - start) // round(HOP_S * sample_rate)
         rows = [_cross_powers(spectra[int(i)], spectra[int(j)], sample_rate) for i, j in pairs]
-        shared.append(np.stack(rows) if rows else np.zeros((0, 4 * OCTAVES, length), dtype=np.float32))
+        shared.append(np.stack(rows) if rows else np.zeros((0, 4 * HOP_BANDS, length), dtype=np.float32))
     together = np.concatenate(shared, axis=2)
     for p, (i, j) in enumerate(pairs):
         _sharpen_pair(together[p], powers[int(i)], powers[int(j)], meters[p])
@@ -197,7 +199,7 @@ class _Meetings:
 
     def push(self, spectra: Sequence[Complex]) -> None:
         """(1 or 2, T, F) of each stem."""
-        starts, weights = _k_octaves(spectra[0].shape[2], self._rate)
+        starts, weights = _k_bands(spectra[0].shape[2], self._rate)
         roots, ends = np.sqrt(weights), np.append(starts[1:], len(weights))
         for first in range(0, spectra[0].shape[1], _STRETCH):
             found = np.zeros_like(self._most)
@@ -298,23 +300,23 @@ def _hop_spectra(signal: Float, sample_rate: int) -> Complex:
     return np.asarray(rfft(frames * window, axis=-1, overwrite_x=True))
 
 
-def _k_octaves(bins: int, sample_rate: int) -> tuple[NDArray[np.int64], Float]:
-    """Of hop spectra: the first bin of each octave and the K-weighting's power per bin, scaled to power per sample."""
+def _k_bands(bins: int, sample_rate: int) -> tuple[NDArray[np.int64], Float]:
+    """Of hop spectra: the first bin of each band and the K-weighting's power per bin, scaled to power per sample."""
     from mixrl.meters import k_weighting_power
 
     size = 2 * (bins - 1)
     freqs = np.fft.rfftfreq(size, 1.0 / sample_rate).astype(np.float64)
-    starts = np.concatenate([[0], np.searchsorted(freqs, EDGES_HZ[3 : 3 * OCTAVES : 3])])
+    starts = np.concatenate([[0], np.searchsorted(freqs, EDGES_HZ[list(HOP_STARTS[1:])])])
     return starts, (k_weighting_power(freqs, sample_rate) * 4.0 / size**2).astype(np.float32)
 
 
 def _hop_powers(spectra: Complex, sample_rate: int) -> Float:
-    """(2 * OCTAVES, T) K-weighted power per hop and octave, left channel first."""
-    starts, weights = _k_octaves(spectra.shape[2], sample_rate)
+    """(2 * HOP_BANDS, T) K-weighted power per hop and band, left channel first."""
+    starts, weights = _k_bands(spectra.shape[2], sample_rate)
     power = (spectra.real**2 + spectra.imag**2) * weights
-    octaves = np.moveaxis(np.add.reduceat(power, starts, axis=2), 2, 1)  # (1 or 2, OCTAVES, T)
-    both = np.broadcast_to(octaves, (2, *octaves.shape[1:]))
-    return np.ascontiguousarray(both.reshape(2 * OCTAVES, -1), dtype=np.float32)
+    bands = np.moveaxis(np.add.reduceat(power, starts, axis=2), 2, 1)  # (1 or 2, HOP_BANDS, T)
+    both = np.broadcast_to(bands, (2, *bands.shape[1:]))
+    return np.ascontiguousarray(both.reshape(2 * HOP_BANDS, -1), dtype=np.float32)
 
 
 class _HopMeter:
@@ -339,22 +341,22 @@ class _HopMeter:
         return np.stack([found[0], found[-1]])
 
 
-def _sharpened(octaves: Float, meter: _HopMeter) -> Float:
-    """Hop powers (2 * OCTAVES, T) with what the meter read as their sums over octaves, and, nearly, the same sums over
+def _sharpened(hops: Float, meter: _HopMeter) -> Float:
+    """Hop powers (2 * HOP_BANDS, T) with what the meter read as their sums over bands and, nearly, the same sums over
     time as before: the two in turn, which converges (iterative proportional fitting)."""
-    parts = octaves.reshape(2, OCTAVES, -1).astype(np.float64)
-    in_octaves, in_hops = parts.sum(axis=2, keepdims=True), meter.powers()[:, None, : parts.shape[2]]
+    parts = hops.reshape(2, HOP_BANDS, -1).astype(np.float64)
+    in_bands, in_hops = parts.sum(axis=2, keepdims=True), meter.powers()[:, None, : parts.shape[2]]
     for _ in range(_ROUNDS):
-        parts *= in_octaves / np.maximum(parts.sum(axis=2, keepdims=True), _TINY)
+        parts *= in_bands / np.maximum(parts.sum(axis=2, keepdims=True), _TINY)
         parts *= in_hops / np.maximum(parts.sum(axis=1, keepdims=True), _TINY)
-    return np.asarray(parts.reshape(octaves.shape), dtype=np.float32)
+    return np.asarray(parts.reshape(hops.shape), dtype=np.float32)
 
 
 def _sharpen_pair(shared: Float, one: Float, other: Float, both: _HopMeter) -> None:
-    """Make the real parts of a pair's cross-powers (4 * OCTAVES, T) add up to what the two stems' sum has more power
-    than the two, in place; the difference goes where both are strong. one, other: hop powers (2 * OCTAVES, T)."""
-    real = shared.reshape(2, 2, OCTAVES, -1)[:, 0]
-    first, second = one.reshape(2, OCTAVES, -1), other.reshape(2, OCTAVES, -1)
+    """Make the real parts of a pair's cross-powers (4 * HOP_BANDS, T) add up to what the two stems' sum has more power
+    than the two, in place; the difference goes where both are strong. one, other: hop powers (2 * HOP_BANDS, T)."""
+    real = shared.reshape(2, 2, HOP_BANDS, -1)[:, 0]
+    first, second = one.reshape(2, HOP_BANDS, -1), other.reshape(2, HOP_BANDS, -1)
     share = np.sqrt(first * second)
     share /= np.maximum(share.sum(axis=1, keepdims=True), _TINY)
     sums = both.powers()[:, : real.shape[2]] - first.sum(axis=1) - second.sum(axis=1)
@@ -362,9 +364,9 @@ def _sharpen_pair(shared: Float, one: Float, other: Float, both: _HopMeter) -> N
 
 
 def _cross_powers(one: Complex, other: Complex, sample_rate: int) -> Float:
-    """(4 * OCTAVES, T) twice the cross-power of two stems per hop: real, minus imaginary, per channel."""
-    starts, weights = _k_octaves(one.shape[2], sample_rate)
-    octaves = np.moveaxis(np.add.reduceat(2.0 * one * other.conj() * weights, starts, axis=2), 2, 1)
-    octaves = np.broadcast_to(octaves, (2, *octaves.shape[1:]))  # (2, OCTAVES, T)
-    parts = [octaves[0].real, -octaves[0].imag, octaves[1].real, -octaves[1].imag]
+    """(4 * HOP_BANDS, T) twice the cross-power of two stems per hop: real, minus imaginary, per channel."""
+    starts, weights = _k_bands(one.shape[2], sample_rate)
+    bands = np.moveaxis(np.add.reduceat(2.0 * one * other.conj() * weights, starts, axis=2), 2, 1)
+    bands = np.broadcast_to(bands, (2, *bands.shape[1:]))  # (2, HOP_BANDS, T)
+    parts = [bands[0].real, -bands[0].imag, bands[1].real, -bands[1].imag]
     return np.concatenate(parts).astype(np.float32)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mixrl.analysis import BANDS
+from mixrl.analysis import BANDS, HOP_BANDS, HOP_STARTS
 from mixrl.compiled import inner, summing
 from mixrl.curves import read_curve
 from mixrl.hearing import (
@@ -40,6 +40,8 @@ LOUDNESS, AUDIBILITY, POSITION, EQ_CHANGE, REDUCTION, TEMPO_RATIO, PARTS = range
 _pan_gains = inner(pan_gains)
 VARIANTS = len(COMPRESSORS)  # of each stem
 _MOST_BYTES = 2**19  # of mixes that are summed up before they are listened to: they stay in the processor's cache
+_OCTAVE_EDGES = np.append(3 * np.arange(OCTAVES), THIRDS)  # the last octave takes the rest
+_HOP_EDGES = np.array([*HOP_STARTS, THIRDS])
 PIECE = 128  # watched instants that are worked on at once: their octaves stay in the nearest cache
 _TOGETHER = 2  # mixes whose powers are worked out at once, so that cross-spectra are read once for all
 
@@ -49,9 +51,9 @@ class Stems(NamedTuple):
 
     baked (N, 2, BANDS) response and fixed (N, 2) gains that count as part of the recording; cross (N, N, 3, 2, BANDS):
     L L*, R R*, L R* of two stems, real and imaginary. ratio (V, 2, BANDS): amplitude against the stem as it is; power
-    (V, 2, BANDS); heard (V, BANDS): K-weighted power; k_octave, p_octave (V, BANDS): shares of each octave's power with
-    with and without K-weighting; hops (V, 2 OCTAVES, T) as in ``StemSpectra``; instants (V, 2, M / PIECE, 2 OCTAVES,
-    PIECE): per channel, in pieces; reduction (V,) in dB.
+    (V, 2, BANDS); heard (V, BANDS): K-weighted power; in_hops (V, BANDS): shares of K-weighted power in each band of
+    the hops, in_octave: of power in each octave; hops (V, 2 HOP_BANDS, T) as in ``StemSpectra``; instants (V, 2,
+    M / PIECE, 2 OCTAVES, PIECE): per channel, in pieces; reduction (V,) in dB.
     """
 
     first: Integers
@@ -62,20 +64,20 @@ class Stems(NamedTuple):
     ratio: Float
     power: Float
     heard: Float
-    k_octave: Float
-    p_octave: Float
+    in_hops: Float
+    in_octave: Float
     hops: Float
     instants: Float
     reduction: Array
 
 
 class Pairs(NamedTuple):
-    """Coherent stems. stems (P, 2); octave (P, 2, BANDS): share of each octave's cross-power per channel; hops
-    (P, 4 OCTAVES, T): ``Analysis.shared``. The partners of stem i are rows start[i] to start[i + 1] of ``partner`` and
-    ``number`` (of the pair)."""
+    """Coherent stems. stems (P, 2); in_hops (P, 2, BANDS): share of cross-power in each band of the hops per channel;
+    hops (P, 4 HOP_BANDS, T): ``Analysis.shared``. The partners of stem i are rows start[i] to start[i + 1] of
+    ``partner`` and ``number`` (of the pair)."""
 
     stems: Integers
-    octave: Float
+    in_hops: Float
     hops: Float
     start: Integers
     partner: Integers
@@ -165,18 +167,19 @@ def _clear(found):  # type: ignore[no-untyped-def]
 
 
 @inner
-def _in_octaves(values, thirds, found):  # type: ignore[no-untyped-def]
-    """found (OCTAVES,) becomes the sums of values (BANDS,) in each octave; the last takes the rest. thirds: room."""
+def _sums(values, edges, thirds, found):  # type: ignore[no-untyped-def]
+    """found (n,) becomes the sums of values (BANDS,) between edges (n + 1,) in third-octaves. thirds: room."""
     in_thirds(values, thirds)
-    for o in range(OCTAVES):
-        found[o] = thirds[3 * o] + thirds[3 * o + 1] + thirds[3 * o + 2]
-    found[OCTAVES - 1] += thirds[THIRDS - 1]
+    for k in range(edges.shape[0] - 1):
+        found[k] = np.float32(0.0)
+        for t in range(edges[k], edges[k + 1]):
+            found[k] += thirds[t]
 
 
 @inner
-def _add_octaves(gains, rows, found):  # type: ignore[no-untyped-def]
-    """Add to found (T,) the sum of rows, at least as long and a multiple of OCTAVES many, weighted by as many gains."""
-    for o in range(0, gains.shape[0], OCTAVES):
+def _add_rows(gains, rows, found):  # type: ignore[no-untyped-def]
+    """Add to found (T,) the sum of rows, at least as long and a multiple of ten, weighted by as many gains."""
+    for o in range(0, gains.shape[0], 10):
         g0, g1, g2, g3, g4 = gains[o], gains[o + 1], gains[o + 2], gains[o + 3], gains[o + 4]
         g5, g6, g7, g8, g9 = gains[o + 5], gains[o + 6], gains[o + 7], gains[o + 8], gains[o + 9]
         for t in range(found.shape[0]):
@@ -206,7 +209,7 @@ def _add_instants(rows, strips, i, stems, found):  # type: ignore[no-untyped-def
             for number in range(pieces):
                 piece, start = stems.instants[v, 0 if mono else side, number], (side * pieces + number) * PIECE
                 for k in range(count):
-                    _add_octaves(gains[k], piece, found[alike[k]][start : start + PIECE])
+                    _add_rows(gains[k], piece, found[alike[k]][start : start + PIECE])
 
 
 @inner
@@ -219,8 +222,8 @@ def _shape_strips(rows, owner, group_db, into, kind, tables, stems, k, strips): 
     loud = np.empty(BANDS, dtype=np.float32)
     change = np.empty(BANDS, dtype=np.float32)
     thirds = np.empty(THIRDS, dtype=np.float32)
-    gains = np.empty(OCTAVES, dtype=np.float32)
-    scaled = np.empty(2 * OCTAVES, dtype=np.float32)
+    gains = np.empty(max(HOP_BANDS, OCTAVES), dtype=np.float32)
+    scaled = np.empty(2 * HOP_BANDS, dtype=np.float32)
     blocks = np.empty(stems.hops.shape[2], dtype=np.float32)
     floor, tiny = np.float32(1e-12), np.float32(TINY)
     for n in range(rows.shape[0]):
@@ -264,20 +267,20 @@ def _shape_strips(rows, owner, group_db, into, kind, tables, stems, k, strips): 
         for t in range(THIRDS):
             strips.k_thirds[r, t] *= np.float32(1.0) / max(total, tiny)
         for b in range(BANDS):
-            loud[b] = stems.k_octave[v, b] * power[b]
-        _in_octaves(loud, thirds, gains)
+            loud[b] = stems.in_hops[v, b] * power[b]
+        _sums(loud, _HOP_EDGES, thirds, gains)
         in_hops = strips.hops[r]
         _clear(in_hops)
-        for o in range(OCTAVES):
-            scaled[o], scaled[OCTAVES + o] = left * left * gains[o], right * right * gains[o]
-        _add_octaves(scaled, stems.hops[v], in_hops)
+        for h in range(HOP_BANDS):
+            scaled[h], scaled[HOP_BANDS + h] = left * left * gains[h], right * right * gains[h]
+        _add_rows(scaled, stems.hops[v], in_hops)
         for part in range(2):
             for b in range(BANDS):
-                loud[b] = stems.p_octave[v, b] * shaped[part, b]
-            _in_octaves(loud, thirds, strips.response[r, OCTAVES * part :])
+                loud[b] = stems.in_octave[v, b] * shaped[part, b]
+            _sums(loud, _OCTAVE_EDGES, thirds, strips.response[r, OCTAVES * part :])
         for b in range(BANDS):
-            loud[b] = stems.p_octave[v, b] * power[b]
-        _in_octaves(loud, thirds, gains)
+            loud[b] = stems.in_octave[v, b] * power[b]
+        _sums(loud, _OCTAVE_EDGES, thirds, gains)
         for o in range(OCTAVES):  # the mean of responses that turn is smaller than they are
             real, imag = strips.response[r, o], strips.response[r, OCTAVES + o]
             scale = np.float32(math.sqrt(gains[o] / max(real * real + imag * imag, tiny)))
@@ -299,19 +302,19 @@ def _share(p, one, other, times, stems, pairs, room, hops, thirds):  # type: ign
     K-weighted power is added to hops (T,). one, other: weights (2, 2, BANDS) of the pair's first and second; room:
     (4, BANDS)."""
     i, j = pairs.stems[p, 0], pairs.stems[p, 1]
-    cross, octave, shared = stems.cross[i, j], pairs.octave[p], pairs.hops[p]
-    power, real, imag, gains = room[0], room[1], room[2], room[3, : 4 * OCTAVES]
+    cross, in_hops, shared = stems.cross[i, j], pairs.in_hops[p], pairs.hops[p]
+    power, real, imag, gains = room[0], room[1], room[2], room[3, : 4 * HOP_BANDS]
     _clear(power)
     for c in range(2):
         for b in range(BANDS):
             re = one[c, 0, b] * other[c, 0, b] + one[c, 1, b] * other[c, 1, b]
             im = one[c, 1, b] * other[c, 0, b] - one[c, 0, b] * other[c, 1, b]
             power[b] += re * cross[c, 0, b] - im * cross[c, 1, b]
-            real[b] = times * octave[c, b] * re
-            imag[b] = times * octave[c, b] * im
-        _in_octaves(real, thirds, gains[2 * OCTAVES * c :])
-        _in_octaves(imag, thirds, gains[2 * OCTAVES * c + OCTAVES :])
-    _add_octaves(gains, shared, hops)
+            real[b] = times * in_hops[c, b] * re
+            imag[b] = times * in_hops[c, b] * im
+        _sums(real, _HOP_EDGES, thirds, gains[2 * HOP_BANDS * c :])
+        _sums(imag, _HOP_EDGES, thirds, gains[2 * HOP_BANDS * c + HOP_BANDS :])
+    _add_rows(gains, shared, hops)
     in_thirds(power, thirds)
 
 

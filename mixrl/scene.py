@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixrl import forms, hearing
-from mixrl.analysis import BANDS, SUBBANDS, Analysis, Float, Reader, StemSpectra
+from mixrl.analysis import BANDS, HOP_BANDS, HOP_STARTS, SUBBANDS, Analysis, Float, Reader, StemSpectra
 from mixrl.curves import Tables, curves, tables
 from mixrl.errors import InputError
 from mixrl.knobs import COLUMNS, COMPRESSOR, NEUTRAL_SHAPE, TEMPO, Knobs, Shape, neutral_knobs, to_knobs, to_settings
@@ -109,8 +109,8 @@ class Scene:
             ratio=store.ratio,
             power=store.power,
             heard=store.heard,
-            k_octave=store.k_octave,
-            p_octave=store.p_octave,
+            in_hops=store.in_hops,
+            in_octave=store.in_octave,
             hops=store.hops,
             instants=store.instants,
             reduction=store.reduction,
@@ -409,7 +409,7 @@ class Scene:
         return cls(facts, analysis, lambda stem, compressor: spectra.get((stem, compressor), spectra[stem, "off"]))
 
 
-FILE_FORMAT = 3
+FILE_FORMAT = 4
 _TEXTS = ("names", "roles", "members")
 
 
@@ -431,7 +431,7 @@ def _pairs(analysis: Analysis, cross: Float, count: int) -> forms.Pairs:
     order = np.lexsort([partner, of])
     return forms.Pairs(
         stems=np.ascontiguousarray(pairs),
-        octave=_of_octaves(power * analysis.k_power),
+        in_hops=_shares(power * analysis.k_power, HOP_STARTS),
         hops=np.ascontiguousarray(analysis.shared),
         start=np.searchsorted(of[order], np.arange(count + 1)),
         partner=partner[order],
@@ -439,9 +439,9 @@ def _pairs(analysis: Analysis, cross: Float, count: int) -> forms.Pairs:
     )
 
 
-def _of_octaves(power: Float) -> Float:
-    """(..., BANDS) powers as shares of their octave's; the last octave takes the rest."""
-    starts = np.arange(OCTAVES) * (3 * SUBBANDS)
+def _shares(power: Float, first_thirds: Sequence[int]) -> Float:
+    """(..., BANDS) powers as shares of what is in the same of some wider bands, which start at these third-octaves."""
+    starts = SUBBANDS * np.asarray(first_thirds)
     total = np.add.reduceat(power, starts, axis=-1)
     return np.asarray(power / (np.repeat(total, np.diff(starts, append=BANDS), axis=-1) + _TINY), dtype=np.float32)
 
@@ -490,9 +490,9 @@ class _Store:
         self.ratio = np.zeros((count, 2, BANDS), dtype=np.float32)
         self.power = np.zeros((count, 2, BANDS), dtype=np.float32)
         self.heard = np.zeros((count, BANDS), dtype=np.float32)
-        self.k_octave = np.zeros((count, BANDS), dtype=np.float32)
-        self.p_octave = np.zeros((count, BANDS), dtype=np.float32)
-        self.hops = np.zeros((count, 2 * OCTAVES, hops), dtype=np.float32)
+        self.in_hops = np.zeros((count, BANDS), dtype=np.float32)
+        self.in_octave = np.zeros((count, BANDS), dtype=np.float32)
+        self.hops = np.zeros((count, 2 * HOP_BANDS, hops), dtype=np.float32)
         pieces = -(-self._points // forms.PIECE)
         self.points = 2 * pieces * forms.PIECE
         self.instants = np.zeros((count, 2, pieces, 2 * OCTAVES, forms.PIECE), dtype=np.float32)
@@ -526,8 +526,8 @@ class _Store:
         self.ratio[row] = np.sqrt(spectra.own / np.maximum(dry, _TINY))
         self.power[row] = spectra.own
         self.heard[row] = total * self._k_power
-        self.k_octave[row] = _of_octaves(total * self._k_power)
-        self.p_octave[row] = _of_octaves(total)
+        self.in_hops[row] = _shares(total * self._k_power, HOP_STARTS)
+        self.in_octave[row] = _shares(total, range(0, 3 * OCTAVES, 3))
         self.hops[row], self.instants[row] = spectra.hops, forms.in_pieces(spectra.instants)
         self.reduction[row] = spectra.gain_reduction_db
         self._there[row] = True
