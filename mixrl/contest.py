@@ -21,6 +21,8 @@ import numpy as np
 from mixrl.errors import InputError, MixrlError
 from mixrl.knobs import Knobs, neutral_knobs, to_settings
 from mixrl.search import (
+    TRIES,
+    TRIES_BEFORE_POLISH,
     Found,
     Objective,
     Player,
@@ -290,7 +292,8 @@ def _played(scene: Scene, method: str, player: Player | None, seed: int | None) 
             elif method == "greedy":
                 greedy(scene, objective, start=start)
             elif player is not None:
-                follow(player, scene, objective, start=start, shortlist=_shortlist(method, player))
+                tries = TRIES_BEFORE_POLISH if method == "polish" else TRIES
+                follow(player, scene, objective, start=start, shortlist=_shortlist(method, player), tries=tries)
             if method in ("pattern", "polish"):
                 pattern_search(objective, Space.around(objective.best, scene.facts), seed or 0)
             elif method == "cma":

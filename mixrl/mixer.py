@@ -246,7 +246,7 @@ class Mixer:
         way that was best, less the cost of its moves, is kept, polished and explained."""
         from mixrl.agent.policy import default_policy
         from mixrl.rules import starting_mix
-        from mixrl.search import Objective, Space, follow, pattern_search
+        from mixrl.search import TRIES, TRIES_BEFORE_POLISH, Objective, Space, follow, pattern_search
 
         facts = scene.facts
         kinds = tuple(kind for kind in KINDS if self._use(kind))
@@ -262,6 +262,7 @@ class Mixer:
         walk = follow(
             policy, scene, objective, start=knobs, locked=locked, kinds=kinds,
             steps=limit if self.steps is None else limit - opening, shortlist=0 if policy.use_gains else 1,
+            tries=TRIES_BEFORE_POLISH if self.polish else TRIES,
             progress=lambda share: progress("mixing", share),
         )  # fmt: skip
         count = int(np.argmax([before, *(step.score - MOVE_COST * k for k, step in enumerate(walk, 1))]))

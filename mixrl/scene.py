@@ -87,8 +87,8 @@ class Scene:
 
     def __init__(self, facts: Facts, analysis: Analysis, load_variant: VariantLoader | None = None) -> None:
         self.facts = facts
-        self.analysis = analysis
         self._store = _Store(analysis, load_variant)
+        self.analysis = replace(analysis, stems=self._store.stems(analysis.stems))
         self._rows = np.arange(len(facts.names))  # of the store's stems
         self._baked = np.ones((len(facts.names), BANDS), dtype=np.complex64)
         self._fixed = np.ones((len(facts.names), 2), dtype=np.float32)
@@ -517,6 +517,11 @@ class _Store:
         row = stem * len(COMPRESSORS) + compressor
         instants = forms.out_of_pieces(self.instants[row], self._points)
         return StemSpectra(self.power[row], self.hops[row], instants, float(self.reduction[row]))
+
+    def stems(self, spectra: Sequence[StemSpectra]) -> tuple[StemSpectra, ...]:
+        """The stems as they are, their hops, which take most memory in a long session, not kept twice."""
+        rows = range(0, len(self.hops), len(COMPRESSORS))
+        return tuple(replace(of, hops=self.hops[row]) for of, row in zip(spectra, rows, strict=True))
 
     def put(self, stem: int, compressor: int, spectra: StemSpectra) -> None:
         """Keep a variant; the stem as it is (0) comes first."""

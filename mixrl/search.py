@@ -40,7 +40,8 @@ if TYPE_CHECKING:
 
 Trace = tuple[tuple[int, float], ...]
 _NO_END = 2**62
-TRIES = 16  # moves that a policy may have scored in vain before it gives up
+TRIES = 24  # moves that a policy may have scored in vain before it gives up
+TRIES_BEFORE_POLISH = 16  # the same where a search goes on, which gains more by then
 GROUP = -1  # the column of a group's gain in ``Space``
 _CORNERS = np.array([corner or 0.0 for corner in HIGHPASS_HZ])
 
@@ -180,13 +181,14 @@ def follow(
     kinds: Collection[str] = KINDS,
     steps: int | None = None,
     shortlist: int = 0,
+    tries: int = TRIES,
     progress: Callable[[float], None] = lambda share: None,
 ) -> list[Step]:
     """Play a policy from ``start`` (None: the neutral mix) until it stops, ``steps`` (None: the step limit) are made,
     or what it has to see next is no longer within the budget.
 
     shortlist: how many of the moves that a ``Policy`` likes best are scored before it chooses among those that gain, by
-    its Q-value with their exact rewards instead of predicted ones; where none gains the next ones are tried, ``TRIES``
+    its Q-value with their exact rewards instead of predicted ones; where none gains the next ones are tried, ``tries``
     in all, and then it stops. So with 1, a move that makes the mix worse is taken back. 0: all moves are made.
 
     The start counts 1, unless it is the best mix of the objective. A move counts 1 for a policy without one-step gains;
@@ -216,7 +218,10 @@ def follow(
         if left <= 0.0 or not affordable or (not looks and objective.left < 1):
             return walk
         objective.count(price)
-        action = _shortlisted(policy, state, scene, knobs, objective, shortlist) if shortlist else policy.act(state)
+        if shortlist:
+            action = _shortlisted(policy, state, scene, knobs, objective, shortlist, tries)
+        else:
+            action = policy.act(state)
         if action == stop:
             return walk
         if not looks and not shortlist:
@@ -226,7 +231,7 @@ def follow(
 
 
 def _shortlisted(
-    policy: Player, state: State, scene: Scene, knobs: Knobs, objective: Objective, count: int
+    policy: Player, state: State, scene: Scene, knobs: Knobs, objective: Objective, count: int, tries: int
 ) -> int:
     """The move that is best among the policy's favourites, as ``follow`` says; stop where none of them gains."""
     from mixrl.agent.policy import Policy
@@ -236,7 +241,7 @@ def _shortlisted(
     stop = Layout(len(facts.names), len(facts.groups)).mix_start
     q, rewards = policy.with_rewards(state)
     order = np.argsort(-q, kind="stable")
-    order = order[np.isfinite(q[order]) & (order != stop)][: max(TRIES, count)]
+    order = order[np.isfinite(q[order]) & (order != stop)][: max(tries, count)]
     for at in range(0, len(order), count):
         few = order[at : at + count]
         if len(few) > objective.left:
