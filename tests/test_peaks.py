@@ -7,7 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from conftest import RATE, random_settings, small_stems
+from scipy.signal import sosfilt, sosfreqz
 
+from mixrl import peaks
 from mixrl.analysis import band_centres
 from mixrl.audio import read
 from mixrl.limiter import Limiter
@@ -66,6 +68,30 @@ def test_the_highest_point_of_the_sum_and_of_each_stem_is_watched(stems):
     for signal in (audio.sum(axis=0), *audio[:-1]):  # the last is silent
         heights = np.abs(signal).max(axis=0)
         assert heights[places].max() == heights.max()
+
+
+def test_stems_are_watched_behind_equalisers_too(stems):
+    """Each by itself behind a random high-pass and EQ, as it is and compressed, whatever the pieces."""
+    audio = stacked(stems)[:2]
+    rng = np.random.default_rng(0)
+    filters = peaks._equalisers(rng, len(audio), RATE)
+    bands = np.zeros((2, 6 * len(audio), audio.shape[2]), dtype=np.float32)
+    bands[:, ::6], bands[:, 4::6] = audio.swapaxes(0, 1), 0.5 * audio.swapaxes(0, 1)  # in whichever band
+    states = np.zeros((2, *filters.shape[:2], 2), dtype=np.float32)
+    found = np.empty((2, len(filters), audio.shape[2]), dtype=np.float32)
+    for start in range(0, audio.shape[2], 2 * RATE):
+        piece = slice(start, start + 2 * RATE)
+        out = np.empty_like(found[:, :, piece])
+        peaks._equalise(np.ascontiguousarray(bands[:, :, piece]), filters, states, RATE // 10, out)
+        found[:, :, piece] = out
+    each = len(filters) // len(audio)
+    for row, sections in enumerate(filters.astype(np.float64)):
+        sos = np.insert(sections, 3, 1.0, axis=1)
+        expected = sosfilt(sos, audio[row // each] * (0.5 if row % 2 else 1.0), axis=1)
+        np.testing.assert_allclose(found[:, row], expected, atol=2e-4)
+        response = sosfreqz(sos, [30.0, 200.0, 1000.0, 4000.0, 15_000.0], fs=RATE)[1]
+        assert (np.abs(response) < 10.0 ** (9.0 / 20.0)).all()
+    assert len(np.unique(filters.reshape(len(filters), -1), axis=0)) == len(filters)
 
 
 def test_silence_is_watched_too():
