@@ -105,14 +105,14 @@ def analyse(readers: Sequence[Reader], sample_rate: int, frames: int, *, peaks: 
     spectra = _CrossSpectra(count, sample_rate)
     hops: list[list[Float]] = [[] for _ in readers]
     meters = [_HopMeter(sample_rate) for _ in readers]
-    meetings, watch = _Meetings(count, sample_rate), PeakWatch(count, sample_rate)
+    meetings, watch = _Meetings(count, sample_rate), PeakWatch(count, sample_rate) if peaks else None
     channels: tuple[int, ...] = ()
     for start, stop in pieces:
         blocks = [read(start, stop) for read in readers]
         channels = tuple(block.shape[0] for block in blocks)
         audio = np.stack([_stereo(block) for block in blocks])
         spectra.push(audio)
-        if peaks:
+        if watch:
             watch.push(audio)
         by_hop = [_hop_spectra(block, sample_rate) for block in blocks]
         meetings.push(by_hop)
@@ -123,7 +123,7 @@ def analyse(readers: Sequence[Reader], sample_rate: int, frames: int, *, peaks: 
     k_power = k_weighting_power(band_centres(), sample_rate).astype(np.float32)
     own = np.stack([np.einsum("iib->ib", cross[0]).real, np.einsum("iib->ib", cross[1]).real], axis=1)
     pairs = _coherent(cross, k_power, meetings.coherence())
-    places = watch.places() if peaks else np.zeros(1, dtype=np.int64)
+    places = watch.places() if watch else np.zeros(1, dtype=np.int64)
     powers = [_sharpened(np.concatenate(parts, axis=1), meter) for parts, meter in zip(hops, meters, strict=True)]
     shared, values = _second_pass(readers, pieces, pairs, places, powers, sample_rate)
     stems = tuple(StemSpectra(own[i], powers[i], values[i]) for i in range(count))
