@@ -267,11 +267,14 @@ class Mixer:
         )  # fmt: skip
         count = int(np.argmax([before, *(step.score - MOVE_COST * k for k, step in enumerate(walk, 1))]))
         knobs = walk[count - 1].knobs if count else knobs
-        most = None if self.steps is None else limit - _settings_off(knobs, facts)
-        if self.polish and most != 0:
+        if self.polish:
             progress("polishing", 0.0)
             space = Space.around(knobs, facts, locked, kinds)
-            knobs = space.knobs(pattern_search(Objective(scene, self.polish), space, most_changes=most)[None])[0]
+            unchanged = space.point(neutral_knobs(facts))
+            beyond = _settings_off(knobs, facts) - int((space.origin != unchanged).sum())  # it cannot turn: tempo
+            most = None if self.steps is None else limit - beyond
+            point = pattern_search(Objective(scene, self.polish), space, most_changes=most, unchanged=unchanged)
+            knobs = space.knobs(point[None])[0]
         progress("mixing", 1.0)
         return self._log(scene, _explained(scene, knobs, locked, kinds))
 

@@ -443,7 +443,9 @@ _JUMP = 12  # failures that are gathered for a jump
 _TRUST = 0.7  # how far a jump goes of the way to the tops of its parabolas
 
 
-def pattern_search(objective: Objective, space: Space, seed: int = 0, most_changes: int | None = None) -> Array:
+def pattern_search(
+    objective: Objective, space: Space, seed: int = 0, most_changes: int | None = None, unchanged: Array | None = None
+) -> Array:
     """Climb from the origin of the space, knob by knob, until no step on the grid gains or the budget is spent; returns
     the point that was reached, (D,).
 
@@ -451,9 +453,11 @@ def pattern_search(objective: Objective, space: Space, seed: int = 0, most_chang
     long as it gains; where both ways fail, the step is halved, and from time to time all such knobs jump together
     towards the tops of the parabolas through their failures (after R. Hooke and T. Jeeves, "Direct search solution of
     numerical and statistical problems", 1961). A few knobs are tried at a time, which is quicker to evaluate, and what
-    gained is taken together. most_changes: knobs that may end away from the origin; None for all.
+    gained is taken together. most_changes: knobs that may end away from where they count as unchanged, (D,), which is
+    the origin when None; None for all.
     """
-    climb = _Climb(objective, space, seed, len(space.origin) if most_changes is None else most_changes)
+    most = len(space.origin) if most_changes is None else most_changes
+    climb = _Climb(objective, space, seed, most, space.origin if unchanged is None else unchanged)
     climb.go()
     return climb.point
 
@@ -461,8 +465,8 @@ def pattern_search(objective: Objective, space: Space, seed: int = 0, most_chang
 class _Climb:
     """A pattern search under way."""
 
-    def __init__(self, objective: Objective, space: Space, seed: int, most: int) -> None:
-        self.objective, self.space, self.most = objective, space, most
+    def __init__(self, objective: Objective, space: Space, seed: int, most: int, unchanged: Array) -> None:
+        self.objective, self.space, self.most, self.unchanged = objective, space, most, unchanged
         self.rng = np.random.default_rng(seed)
         self.point = space.origin.copy()
         self.step = np.array([_FIRST_STEPS.get(int(column), _EQ_STEP) for column in space.columns])
@@ -477,7 +481,7 @@ class _Climb:
         while self.objective.left > 0 and self.most > 0:
             before = self.score
             # where few knobs may be turned, those are sought that gain most
-            choosing = scarce and int((self.point != self.space.origin).sum()) < self.most
+            choosing = scarce and int((self.point != self.unchanged).sum()) < self.most
             self._round(len(self.point) if choosing else _BLOCK)
             if self.score == before and not (self.step >= self.space.grid)[self.space.smooth].any():
                 return
@@ -566,7 +570,7 @@ class _Climb:
     def _scores(self, points: Array) -> Array:
         """Scores of points; -inf for where we are, and for those that turn more knobs than may be turned."""
         scores = np.full(len(points), -np.inf)
-        fits = ((points != self.space.origin).sum(axis=1) <= self.most) & (points != self.point).any(axis=1)
+        fits = ((points != self.unchanged).sum(axis=1) <= self.most) & (points != self.point).any(axis=1)
         if fits.any():
             scores[fits] = self.objective(self.space.placed(points[fits]))
         return scores

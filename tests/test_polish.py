@@ -149,7 +149,7 @@ def test_knobs_have_values_that_a_person_would_write(scene):
 def test_moves_and_turned_knobs_together_keep_to_the_steps(scene, steps):
     settings, log = planned(scene, steps=steps)
     assert len(log) <= steps
-    assert len(log) >= min(steps // 2, 2)  # there is much to do
+    assert len(log) >= min(steps, 2)  # there is much to do
     without, _ = planned(scene, steps=steps, polish=0)
     assert score(scene, settings) >= score(scene, without) - MOVE_COST * steps
 
