@@ -1,6 +1,6 @@
 """What training comes to: several seeds, and runs that each do without a part of the agent, on validation sessions.
 
-    python benchmarks/training.py DATASET -o RUNS [--seeds 5] [--moves 60000] [--ablation-moves 40000] [--cache DIR]
+    python benchmarks/training.py DATASET -o RUNS [--seeds 5] [--moves 120000] [--ablation-moves 40000] [--cache DIR]
                                   [--jobs 2] [--only NAME ...]
 
 Every run is one `mixrl train` (a process each, RUNS/NAME.safetensors and RUNS/NAME-run); those that are there are not
@@ -29,7 +29,7 @@ ABLATIONS = {
     "attention": ["--pool", "attention"],
     "pqn": ["--algorithm", "pqn"],
 }
-MARKS = 20_000, 40_000, 60_000
+MARKS = 20_000, 40_000, 80_000, 120_000
 COLUMNS = ("run", "moves", "minutes", *(f"at {mark:,}" for mark in MARKS), "best")
 
 
@@ -74,7 +74,7 @@ def main() -> None:
     parser.add_argument("dataset", type=Path)
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--moves", type=int, default=60_000)
+    parser.add_argument("--moves", type=int, default=120_000)
     parser.add_argument("--ablation-moves", type=int, default=40_000)
     parser.add_argument("--cache", type=Path)
     parser.add_argument("--jobs", type=int, default=2)

@@ -35,6 +35,7 @@ from mixrl.moves import (
 from mixrl.settings import COMPRESSORS, EQ_BANDS
 
 if TYPE_CHECKING:
+    from mixrl.agent.policy import Policy
     from mixrl.scene import Scene
     from mixrl.state import State
 
@@ -42,6 +43,7 @@ Trace = tuple[tuple[int, float], ...]
 _NO_END = 2**62
 TRIES = 24  # moves that a policy may have scored in vain before it gives up
 TRIES_BEFORE_POLISH = 16  # the same where a search goes on, which gains more by then
+MOVES_PER_LOOK = 16  # that a policy with one-step gains makes before it looks at all successors again
 GROUP = -1  # the column of a group's gain in ``Space``
 _CORNERS = np.array([corner or 0.0 for corner in HIGHPASS_HZ])
 
@@ -182,6 +184,7 @@ def follow(
     steps: int | None = None,
     shortlist: int = 0,
     tries: int = TRIES,
+    per_look: int = MOVES_PER_LOOK,
     progress: Callable[[float], None] = lambda share: None,
 ) -> list[Step]:
     """Play a policy from ``start`` (None: the neutral mix) until it stops, ``steps`` (None: the step limit) are made,
@@ -191,9 +194,15 @@ def follow(
     its Q-value with their exact rewards instead of predicted ones; where none gains the next ones are tried, ``tries``
     in all, and then it stops. So with 1, a move that makes the mix worse is taken back. 0: all moves are made.
 
+    per_look: how many moves a ``Policy`` with one-step gains makes after a look at all of them: those that it likes
+    best, each on another knob, are scored one after another, and what does not gain is taken back; where nothing gains
+    it stops.
+
     The start counts 1, unless it is the best mix of the objective. A move counts 1 for a policy without one-step gains;
     for one with them, or with a shortlist, it counts the successors that it chooses from, of which the next mix is one.
+    After a look at all successors, whatever is scored on top of them counts besides.
     """
+    from mixrl.agent.policy import Policy
     from mixrl.state import observe
 
     facts, looks = scene.facts, policy.use_gains
@@ -218,6 +227,13 @@ def follow(
         if left <= 0.0 or not affordable or (not looks and objective.left < 1):
             return walk
         objective.count(price)
+        if looks and isinstance(policy, Policy):
+            made = _several(policy, state, scene, knobs, objective, min(per_look, limit - len(walk)))
+            if not made:
+                return walk
+            walk += made
+            knobs = walk[-1].knobs
+            continue
         if shortlist:
             action = _shortlisted(policy, state, scene, knobs, objective, shortlist, tries)
         else:
@@ -250,6 +266,32 @@ def _shortlisted(
         if exact.max() > 0.0:
             return int(few[np.where(exact > 0.0, exact + (q - rewards)[few], -np.inf).argmax()])
     return stop
+
+
+def _several(
+    policy: Policy, state: State, scene: Scene, knobs: Knobs, objective: Objective, most: int
+) -> list[Step]:
+    """The moves, so many at the most, that a policy makes after one look at all, as ``follow`` says. No more than twice
+    as many are tried."""
+    facts, score = scene.facts, state.score
+    layout = Layout(len(facts.names), len(facts.groups))
+    q = policy.q_values(state)
+    liked: dict[tuple[str, int, str, int], int] = {}  # the best move on each knob, best knobs first
+    for action in np.argsort(-q, kind="stable"):
+        if q[action] <= q[layout.mix_start]:  # of stop
+            break
+        where, index, move = layout.decode(int(action))
+        liked.setdefault((where, index, move.kind, move.band), int(action))
+    walk: list[Step] = []
+    for action in list(liked.values())[: 2 * most]:
+        if len(walk) == most or objective.left < 1:
+            break
+        after = apply(knobs, facts, action)
+        reached = objective.score_of(after)
+        if reached > score + MOVE_COST:
+            knobs, score = after, reached
+            walk.append(Step(action, knobs, score))
+    return walk
 
 
 def greedy(

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mixrl.agent.policy import default_policy
+from mixrl.agent.policy import NetworkSize, Policy, default_policy
 from mixrl.knobs import COMPRESSOR, EQ, GAIN, HIGHPASS, INVERT, NEUTRAL_SHAPE, PAN, TEMPO, neutral_knobs
 from mixrl.moves import (
     EQ_LIMITS_DB,
@@ -110,10 +110,17 @@ def by_cma(scene, objective, seed=0, **allowed):
     cma_es(objective, space_of(objective, **allowed), seed)
 
 
+def indifferent(use_gains=True):
+    """A network whose Q-values are the one-step rewards alone."""
+    size = NetworkSize(use_gains=use_gains)
+    return Policy(size, {name: np.zeros(shape, dtype=np.float32) for name, shape in size.shapes().items()}, {})
+
+
 METHODS = {
     "random": lambda scene, o, seed=0, **a: follow(RandomPolicy(np.random.default_rng(seed)), scene, o, **a),
     "greedy": lambda scene, o, seed=0, **a: greedy(scene, o, **a),
     "with gains": lambda scene, o, seed=0, **a: follow(Best(), scene, o, **a),
+    "several a look": lambda scene, o, seed=0, **a: follow(indifferent(), scene, o, **a),
     "without gains": lambda scene, o, seed=0, **a: follow(default_policy(), scene, o, **a),
     "shortlist": lambda scene, o, seed=0, **a: follow(default_policy(), scene, o, shortlist=5, **a),
     "pattern": lambda scene, o, seed=0, **a: pattern_search(o, space_of(o, **a), seed),
@@ -402,11 +409,36 @@ def test_a_shortlist_makes_only_moves_that_gain(small_scene, shortlist):
 
 
 def test_a_long_shortlist_finds_what_greed_finds(small_scene):
-    policy = default_policy()
-    indifferent = replace(policy, weights={name: 0.0 * value for name, value in policy.weights.items()})
-    every = follow(indifferent, small_scene, Objective(small_scene), shortlist=10_000, steps=3)
+    every = follow(indifferent(False), small_scene, Objective(small_scene), shortlist=10_000, steps=3)
     greed = greedy(small_scene, Objective(small_scene), steps=3)
     assert [step.action for step in every] == [step.action for step in greed]
+
+
+def test_a_move_per_look_is_greedy(small_scene):
+    one = follow(indifferent(), small_scene, Objective(small_scene), per_look=1, steps=5)
+    greed = greedy(small_scene, Objective(small_scene), steps=5)
+    assert [step.action for step in one] == [step.action for step in greed]
+
+
+def test_several_moves_a_look_each_gain_on_a_knob_of_their_own_and_cost_little(small_scene):
+    neutral = neutral_knobs(small_scene.facts)
+    price = int(legal(neutral, small_scene.facts).sum()) - 1
+    objective, greed = Objective(small_scene, 1 + price + 16), Objective(small_scene)
+    layout = Layout(len(small_scene.facts.names), len(small_scene.facts.groups))
+    walk = follow(indifferent(), small_scene, objective, per_look=8)  # another look would be beyond the budget
+    assert 3 <= len(walk) <= 8
+    turned = {(where, index, move.kind, move.band) for where, index, move in (layout.decode(s.action) for s in walk)}
+    assert len(turned) == len(walk)
+    start = small_scene.scores(neutral[None])[0]
+    assert (np.diff([start, *(step.score for step in walk)]) > MOVE_COST).all()
+    assert objective.score == walk[-1].score
+    first = greedy(small_scene, greed, steps=1)[0]
+    assert walk[0].action == first.action
+    assert objective.score > greed.score
+    longer = follow(indifferent(), small_scene, Objective(small_scene), per_look=8)
+    assert [step.action for step in longer[: len(walk)]] == [step.action for step in walk]
+    assert len(longer) > len(walk)
+    assert len(follow(indifferent(), small_scene, Objective(small_scene), per_look=8, steps=2)) == 2
 
 
 def test_greedy_goes_on_from_a_start(small_scene):
