@@ -7,9 +7,7 @@ what they mean.
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from importlib.util import find_spec
@@ -18,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mixrl.errors import InputError, MixrlError
+from mixrl.errors import InputError
 from mixrl.knobs import Knobs, neutral_knobs, to_settings
+from mixrl.parallel import each_session
 from mixrl.search import (
     TRIES,
     TRIES_BEFORE_POLISH,
@@ -171,38 +170,13 @@ def hold(
     cache: folder that remembers sessions listened to, as `mixrl train` does. progress: called with the name of each
     session that is done, or has failed. Raises InputError with the first reason where all fail.
     """
-    held: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {}
-    failed: dict[str, str] = {}
-
-    def finish(name: str, play: Callable[[], tuple[dict[str, Any], list[dict[str, Any]]]]) -> None:
-        try:
-            held[name] = play()
-        except MixrlError as error:
-            failed[name] = str(error)
-        progress(name)
-
-    if jobs > 1 and len(sessions) > 1:
-        spawn = multiprocessing.get_context("spawn")  # not forked: numpy and numba have threads
-        with ProcessPoolExecutor(min(jobs, len(sessions)), spawn) as pool:
-            waiting = {pool.submit(_session, contest, n, folder, cache): n for n, folder in sessions.items()}
-            try:
-                for done in as_completed(waiting):
-                    finish(waiting[done], done.result)
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-    else:
-        for name, folder in sessions.items():
-            finish(name, partial(_session, contest, name, folder, cache))
-    failed = {name: failed[name] for name in sessions if name in failed}
-    if not held:
-        raise InputError(next(iter(failed.values()), "no sessions"))
-    found = [held[name] for name in sessions if name in held]
+    held, failed = each_session(partial(_session, contest, cache), sessions, jobs, progress)
+    found = list(held.values())
     return [about for about, _ in found], [row for _, rows in found for row in rows], failed
 
 
 def _session(
-    contest: Contest, name: str, folder: Path, cache: Path
+    contest: Contest, cache: Path, name: str, folder: Path
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """One session and what every method made of it."""
     from mixrl.agent.material import load_material
@@ -211,7 +185,7 @@ def _session(
     scene = material.scene
     _warm(scene, contest)
     before = float(scene.scores(neutral_knobs(scene.facts)[None])[0])
-    runs = [(method, policy, seed, search(contest.budget)) for method, policy, seed, search in _runs(contest, scene)]
+    runs = [(method, policy, seed, search(contest.budget)) for method, policy, seed, search in runs_of(contest, scene)]
     rendered = _rendered(folder, scene, [(method, found.knobs) for method, _, _, found in runs], contest.render)
     best = max([before, *(found.score for *_, found in runs)])
     results = [
@@ -255,11 +229,11 @@ def _warm(scene: Scene, contest: Contest) -> None:
     greedy(scene, objective, steps=1)
 
 
-Run = tuple[str, str | None, int | None, Callable[[int], Found]]  # method, policy, seed, and how it is played
+Run = tuple[str, str | None, int | None, Callable[[int], Found]]  # method, policy, seed, and how, with a budget
 
 
-def _runs(contest: Contest, scene: Scene) -> Iterator[Run]:
-    """Every run of every method, in order."""
+def runs_of(contest: Contest, scene: Scene) -> Iterator[Run]:
+    """Every run of every method on a scene, in order."""
     for method in contest.methods:
         seeds = range(contest.seeds) if method in ("random", "pattern", "cma", "polish") else (None,)
         if method in ("tabular", "dqn", "shortlist", "polish"):

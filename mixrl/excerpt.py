@@ -61,7 +61,22 @@ def excerpt(session: Session) -> Session:
     """
     if session.duration_s <= WHOLE_S:
         return session
-    seconds = choose(active_seconds([stem.activity for stem in session.stems]), session.duration_s)
+    return _cut(session, choose(active_seconds([stem.activity for stem in session.stems]), session.duration_s))
+
+
+def busiest(session: Session, seconds: int) -> Session:
+    """The seconds on end in which the most stems play, as a session of its own; a shorter one is returned as it is."""
+    if session.duration_s <= seconds:
+        return session
+    active = active_seconds([stem.activity for stem in session.stems])
+    sums = np.concatenate([[0], np.cumsum(active.sum(axis=0))])
+    last = session.frames // session.sample_rate - seconds  # a window that is whole
+    start = int((sums[seconds : seconds + last + 1] - sums[: last + 1]).argmax())
+    return _cut(session, [(start, start + seconds)])
+
+
+def _cut(session: Session, seconds: Sequence[tuple[int, int]]) -> Session:
+    """Pieces of whole seconds, one after the other."""
     rate = session.sample_rate
     pieces = tuple((start * rate, min(stop * rate, session.frames)) for start, stop in seconds)
     stems = tuple(

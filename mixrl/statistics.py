@@ -53,6 +53,18 @@ def iqm_interval(
     return float(low), float(high)
 
 
+def ratio_interval(
+    values: ArrayLike, other: ArrayLike, *, level: float = 0.95, draws: int = DRAWS, seed: int = 0
+) -> tuple[float, float]:
+    """Bootstrap interval of the ratio of two means over the same sessions: values over other, (sessions,) each."""
+    ours, theirs = np.asarray(values, dtype=np.float64), np.asarray(other, dtype=np.float64)
+    drawn = np.random.default_rng(seed).integers(len(ours), size=(draws, len(ours)))
+    low, high = np.quantile(
+        ours[drawn].mean(1) / theirs[drawn].mean(1), [(1.0 - level) / 2.0, (1.0 + level) / 2.0]
+    )
+    return float(low), float(high)
+
+
 def _redrawn(
     count: int, strata: Sequence[Hashable] | None, draws: int, rng: np.random.Generator
 ) -> NDArray[np.int64]:

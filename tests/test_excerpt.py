@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mixrl.excerpt import ENOUGH_S, MAIN_S, MOST_S, active_seconds, choose, excerpt
+from mixrl.excerpt import ENOUGH_S, MAIN_S, MOST_S, active_seconds, busiest, choose, excerpt
 from mixrl.session import Session
 
 
@@ -81,3 +81,18 @@ def test_an_excerpt_holds_the_samples_of_its_pieces():
         middle = 17 * rate
         np.testing.assert_array_equal(part.read(name, middle, middle + 9 * rate), joined[:, middle : middle + 9 * rate])
         assert len(part.stem(name).activity) == part.duration_s
+
+
+def test_the_busiest_seconds_are_those_in_which_most_stems_play():
+    rate, stems = 8000, {}
+    for name, start, stop in (("a", 0, 90), ("b", 40, 75), ("c", 44, 70), ("d", 0, 10)):
+        stems[name] = np.zeros(rate * 90 + 1234, np.float32)
+        stems[name][start * rate : stop * rate] = 0.1
+    session = Session.from_arrays(stems, rate)
+    found = busiest(session, 25)
+    assert found.frames == 25 * rate
+    for name in "abc":
+        assert np.abs(found.read(name)).min() == np.float32(0.1)
+    assert not found.read("d").any()
+    assert busiest(session, 90).frames == 90 * rate
+    assert busiest(session, 91) is session

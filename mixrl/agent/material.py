@@ -87,7 +87,7 @@ def load_material(
         scene = scenes[path] or Scene.load(path)
         if scene.facts.audible.sum() < 2:
             raise InputError(f"{folder}: fewer than two stems that sound: leave it out")
-        made.append(Material(folder.name, scene, _real(folder), key))
+        made.append(Material(folder.name, scene, is_real(folder), key))
     return made
 
 
@@ -113,7 +113,8 @@ def _key(folder: Path) -> str:
     return hash_of([__version__, *([path.relative_to(folder).as_posix(), digest_of(path)] for path in files)])
 
 
-def _real(folder: Path) -> bool:
+def is_real(folder: Path) -> bool:
+    """Whether a session was played by people, as far as its folder tells."""
     try:
         about = json.loads((folder / SIDECAR).read_text(encoding="utf-8"))
         return bool(about["kind"] != "midi")

@@ -14,6 +14,7 @@ import typer
 # Set before a command imports numpy; a user's own setting stands.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+from mixrl.commands.balance import balance
 from mixrl.commands.check import check
 from mixrl.commands.dataset import dataset
 from mixrl.commands.evaluate import evaluate
@@ -34,6 +35,7 @@ app = typer.Typer(
 )
 for command in (mix, render, measure, check, explain, train, dataset):
     app.command()(command)
+evaluate.command()(balance)
 app.add_typer(evaluate)
 
 

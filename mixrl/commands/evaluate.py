@@ -10,7 +10,7 @@ import typer
 
 evaluate = typer.Typer(
     name="evaluate",
-    help="Compare what mixes: search compares scores against evaluations.",
+    help="Compare what mixes: search by scores against evaluations, balance by what people left.",
     rich_markup_mode=None,
     no_args_is_help=False,
 )
@@ -79,24 +79,14 @@ def search(
     contest = contest_of(wanted, policy, budget, seeds, render)
 
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from mixrl import __version__
     from mixrl.audio import atomic_path
+    from mixrl.commands.progress import sessions_bar
     from mixrl.commands.train import command_line
     from mixrl.standings import Standings
 
-    columns = BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False)
-    console = Console(stderr=True, highlight=False)
-    with TemporaryDirectory() as temporary, Progress(*columns, console=console) as bar:
-        task = bar.add_task("", total=len(sessions))
-
-        def done(name: str) -> None:
-            bar.update(task, advance=1, description=f"done with {name}")
-            if not console.is_terminal:  # a log has no bar
-                made = int(bar.tasks[0].completed)
-                console.print(f"{made}/{len(sessions)} done with {name}", soft_wrap=True, markup=False)
-
+    with TemporaryDirectory() as temporary, sessions_bar(len(sessions)) as done:
         about, results, failed = hold(contest, sessions, cache or Path(temporary), jobs, done)
     standings = Standings(about, results, budget)
     summary, comparisons = standings.summary(), standings.comparisons()
@@ -110,6 +100,7 @@ def search(
     if plot is not None:
         standings.plot(plot)
     _show(summary, comparisons)
+    console = Console(stderr=True, highlight=False)
     for name, reason in failed.items():
         console.print(f"failed: {name}: {reason}", soft_wrap=True, markup=False)
     if failed:

@@ -1,4 +1,4 @@
-"""A progress bar on stderr for the commands that take a while."""
+"""Progress on stderr for the commands that take a while."""
 
 from __future__ import annotations
 
@@ -20,3 +20,24 @@ def progress_bar(quiet: bool = False) -> Iterator[Callable[[str, float], None]]:
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("", total=1.0)
         yield lambda what, share: bar.update(task, description=what, completed=share)
+
+
+@contextmanager
+def sessions_bar(count: int) -> Iterator[Callable[[str], None]]:
+    """Yields ``done(name)``, to be called for each of so many sessions; where stderr is no terminal it is a line
+    each."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True, highlight=False)
+    columns = BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False)
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task("", total=count)
+
+        def done(name: str) -> None:
+            bar.update(task, advance=1, description=f"done with {name}")
+            if not console.is_terminal:  # a log has no bar
+                made = int(bar.tasks[0].completed)
+                console.print(f"{made}/{count} done with {name}", soft_wrap=True, markup=False)
+
+        yield done
