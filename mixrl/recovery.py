@@ -19,7 +19,6 @@ from mixrl.balance import (
     FEWEST,
     MEASURED_ROLES,
     balance_error_db,
-    deviations_db,
     heard,
     inside_published_range,
     loudness_by_role,
@@ -28,13 +27,15 @@ from mixrl.contest import METHODS, ONE_STEP, Contest, runs_of
 from mixrl.knobs import COLUMNS, GAIN, TEMPO, to_settings
 from mixrl.measures import Array
 from mixrl.parallel import each_session
+from mixrl.regressor import Balance, fit, predict
 from mixrl.scene import Scene
 from mixrl.session import Session
 from mixrl.settings import GAIN_RANGE_DB, MixSettings
 from mixrl.statistics import ratio_interval
 
 SECONDS = 30
-MEANS = "means"  # every role at its mean level in the other songs
+MEANS, REGRESSOR = "means", "regressor"  # role means of the other songs; trees that learned from them
+RIVALS = (MEANS, REGRESSOR)  # which learn from people's levels and search nothing
 REFERENCE = "equal"  # what errors are held against
 Record = Mapping[str, Any]
 
@@ -43,13 +44,14 @@ Record = Mapping[str, Any]
 class Recovery:
     """Who mixes, and from where. contest: methods, policies, budget, and whether mixes are rendered and their sound
     compared. starts: copies of each session, every fader off by up to spread_db either way. names: whether the methods
-    know what the stems are called. means: whether role means take part."""
+    know what the stems are called. rivals: which of ``RIVALS`` take part; they learn from the other songs of the same
+    evaluation."""
 
     contest: Contest
     starts: int = 5
     spread_db: float = 12.0
     names: bool = True
-    means: bool = True
+    rivals: tuple[str, ...] = RIVALS
 
 
 def recover(
@@ -57,15 +59,41 @@ def recover(
     sessions: dict[str, Path],
     jobs: int = 1,
     progress: Callable[[str], None] = lambda name: None,
+    learned: Sequence[Balance] = (),
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]], dict[str, str]]:
     """Play all starts of all sessions; returns the records of sessions and of results, in order, and by name why some
-    failed. A session of fewer than five stems that are heard has a record that says so, and no results."""
+    failed. A session of fewer than five stems that are heard has a record that says so, and no results.
+
+    learned: more songs for the rivals to learn from; they must be none of these.
+    """
     held, failed = each_session(partial(_session, recovery), sessions, jobs, progress)
-    about = [one for one, _ in held.values()]
-    rows = [row for _, its in held.values() for row in its]
-    if recovery.means:
-        rows += _role_means(about, recovery.starts)
+    about = [one for one, _, _ in held.values()]
+    rows = [row for _, its, _ in held.values() for row in its]
+    songs = {name: song for name, (_, _, song) in held.items() if song is not None}
+    for rival in recovery.rivals:
+        levels = _role_means if rival == MEANS else partial(_regressed, names=recovery.names)
+        for name, song in songs.items():
+            others = [other for other in songs.values() if other is not song]
+            if not [*others, *learned]:
+                continue
+            human = np.where(song.heard, song.human_lufs, -np.inf)
+            error = balance_error_db(levels(song, [*others, *learned]), human)
+            rows += [
+                {"session": name, "start": start, "method": rival, "policy": None, "seed": None, "mae_db": error}
+                for start in range(recovery.starts)  # levels do not matter to them
+            ]
     return about, rows, failed
+
+
+def balance_of(scene: Scene, real: bool) -> Balance | None:
+    """A session at people's levels, to learn from; None with fewer than five stems that are heard."""
+    from mixrl.stem_features import stem_features
+
+    human = scene.measures(scene.neutral()).stem_lufs
+    counted = heard(human) & scene.facts.audible
+    if counted.sum() < FEWEST:
+        return None
+    return Balance(stem_features(scene), scene.facts.roles, human, counted, real)
 
 
 def nameless(session: Session) -> Session:
@@ -82,8 +110,10 @@ def broken(scene: Scene, faders_db: Array) -> Scene:
     return scene.subset(range(len(faders_db)), strips)
 
 
-def _session(recovery: Recovery, name: str, folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """One session and what every method made of its starts."""
+def _session(
+    recovery: Recovery, name: str, folder: Path
+) -> tuple[dict[str, Any], list[dict[str, Any]], Balance | None]:
+    """One session, what every method made of its starts, and what can be learned from it."""
     from mixrl.agent.material import is_real
     from mixrl.distances import mix_distances
     from mixrl.excerpt import busiest
@@ -93,17 +123,17 @@ def _session(recovery: Recovery, name: str, folder: Path) -> tuple[dict[str, Any
     session = load_session(folder)
     part = busiest(session if recovery.names else nameless(session), SECONDS)
     scene = Scene.of(part)
-    human = scene.measures(scene.neutral()).stem_lufs
-    counted = heard(human) & scene.facts.audible
+    song = balance_of(scene, is_real(folder))
     about: dict[str, Any] = {
         "name": name, "real": is_real(folder), "stems": list(session.names), "roles": list(scene.facts.roles),
-        "human_lufs": [round(float(level), 3) for level in human], "heard": counted.tolist(),
     }  # fmt: skip
-    if counted.sum() < FEWEST:
-        return {**about, "skipped": f"{counted.sum()} stems are heard, and balance takes {FEWEST}"}, []
+    if song is None:
+        return {**about, "skipped": f"fewer than {FEWEST} stems are heard"}, [], None
+    human = np.where(song.heard, song.human_lufs, -np.inf)
+    about |= {"human_lufs": [round(float(level), 3) for level in song.human_lufs], "heard": song.heard.tolist()}
     rendered = Rendered(part, scene) if recovery.contest.render else None
     reference = None if rendered is None else rendered.mix(scene.neutral())
-    rows = []
+    rows: list[dict[str, Any]] = []
     for start in range(recovery.starts):
         lots = np.random.default_rng([start, *name.encode()])
         faders = lots.uniform(-recovery.spread_db, recovery.spread_db, len(human))
@@ -119,12 +149,12 @@ def _session(recovery: Recovery, name: str, folder: Path) -> tuple[dict[str, Any
             levels = measured.stem_lufs
             rows.append({
                 "session": name, "start": start, "method": method, "policy": policy, "seed": seed,
-                "mae_db": balance_error_db(levels, np.where(counted, human, -np.inf)),
+                "mae_db": balance_error_db(levels, human),
                 "score": found.score, "evaluations": found.evaluations, "seconds": found.seconds,
                 "role_lu": loudness_by_role(scene.facts.roles, levels, float(measured.integrated_lufs)),
                 **apart,
             })  # fmt: skip
-    return about, rows
+    return about, rows, song
 
 
 def _on_top(settings: MixSettings, faders_db: Mapping[str, float]) -> MixSettings:
@@ -138,31 +168,21 @@ def _on_top(settings: MixSettings, faders_db: Mapping[str, float]) -> MixSetting
     return replace(settings, stems=strips)
 
 
-def _role_means(about: Sequence[Record], starts: int) -> list[dict[str, Any]]:
-    """What comes of putting every stem at the mean level of its role in the other songs of its kind, or at that of all
-    stems where nobody there has the role."""
-    songs = [one for one in about if "skipped" not in one]
-    rows = []
-    for song in songs:
-        others = [one for one in songs if one is not song and one["real"] == song["real"]]
-        known: dict[str | None, list[float]] = {}
-        for other in others:
-            levels = np.array(other["human_lufs"])
-            middle = float(np.median(levels[other["heard"]]))
-            for role, level, on in zip(other["roles"], levels, other["heard"], strict=True):
-                if on:
-                    known.setdefault(role, []).append(float(level) - middle)
-        if not known:
-            continue
-        everyone = float(np.mean([level for levels in known.values() for level in levels]))
-        levels = np.array([np.mean(known[role]) if role in known else everyone for role in song["roles"]])
-        human = np.where(song["heard"], song["human_lufs"], -np.inf)
-        error = float(np.abs(deviations_db(levels, human)).mean())
-        rows += [
-            {"session": song["name"], "start": start, "method": MEANS, "policy": None, "seed": None, "mae_db": error}
-            for start in range(starts)
-        ]
-    return rows
+def _role_means(song: Balance, others: Sequence[Balance]) -> Array:
+    """(N,) the mean level of each stem's role in the other songs of its kind, or that of all stems where nobody there
+    has the role; LU against the median of a session."""
+    alike = [other for other in others if other.real == song.real] or others
+    known: dict[str | None, list[float]] = {}
+    for other in alike:
+        middle = float(np.median(other.human_lufs[other.heard]))
+        for index in np.flatnonzero(other.heard):
+            known.setdefault(other.roles[index], []).append(float(other.human_lufs[index]) - middle)
+    everyone = float(np.mean([level for levels in known.values() for level in levels]))
+    return np.array([np.mean(known[role]) if role in known else everyone for role in song.roles])
+
+
+def _regressed(song: Balance, others: Sequence[Balance], names: bool) -> Array:
+    return predict(fit(others, names), song, names)
 
 
 def summary(about: Sequence[Record], rows: Sequence[Record]) -> dict[str, dict[str, Any]]:
@@ -170,7 +190,7 @@ def summary(about: Sequence[Record], rows: Sequence[Record]) -> dict[str, dict[s
     equal loudness's, its bootstrap interval over songs, and the share of songs on which it is lower; the mean of each
     distance (None where nothing was rendered); inside: the share of measured roles in De Man's range."""
     found: dict[str, dict[str, Any]] = {}
-    order = [method + suffix for method in (*METHODS, MEANS) for suffix in ("", ONE_STEP)]
+    order = [method + suffix for method in (*METHODS, *RIVALS) for suffix in ("", ONE_STEP)]
     for kind, real in (("real", True), ("midi", False)):
         songs = [one["name"] for one in about if one["real"] == real and "skipped" not in one]
         its = [row for row in rows if row["session"] in songs]

@@ -12,7 +12,7 @@ from stems import RATE, band, mixrl, write
 from mixrl.balance import balance_error_db
 from mixrl.contest import contest_of, sessions_of
 from mixrl.knobs import neutral_knobs
-from mixrl.recovery import MEANS, Recovery, broken, nameless, recover, summary
+from mixrl.recovery import MEANS, REGRESSOR, RIVALS, Recovery, balance_of, broken, nameless, recover, summary
 from mixrl.scene import Scene
 from mixrl.session import Session, load_session
 from mixrl.statistics import ratio_interval
@@ -42,8 +42,8 @@ def scene():
 
 
 def played(place, *methods, names=True, starts=2, render=False):
-    contest = contest_of([name for name in methods if name != MEANS], [], 60, render=render)
-    recovery = Recovery(contest, starts, names=names, means=MEANS in methods)
+    contest = contest_of([name for name in methods if name not in RIVALS], [], 60, render=render)
+    recovery = Recovery(contest, starts, names=names, rivals=tuple(name for name in RIVALS if name in methods))
     return recover(recovery, sessions_of([place / name for name in ("one", "two", "four")], "test"))
 
 
@@ -75,7 +75,7 @@ def test_every_start_of_every_method_is_on_record(records):
     about, rows, failed = records
     assert not failed
     assert [one["name"] for one in about] == ["one", "two", "four"]
-    assert "4 stems are heard" in about[2]["skipped"]
+    assert about[2]["skipped"] == "fewer than 5 stems are heard"
     found = {(row["session"], row["start"], row["method"]) for row in rows}
     methods = ("raw", "equal", "rule", MEANS)
     assert found == {(song, start, m) for song in ("one", "two") for start in (0, 1) for m in methods}
@@ -109,6 +109,22 @@ def test_role_means_are_those_of_the_other_songs(records):
     assert errors["one"] == pytest.approx(20 * math.log10(2.0) / 5, abs=0.05)  # only the keys differ
 
 
+def test_the_regressor_learns_from_the_other_songs(place):
+    """Two songs alike but for the keys: what one of them knows is right for the other's other stems."""
+    pytest.importorskip("sklearn", reason="needs the evaluate extra")
+    rows = played(place, "equal", REGRESSOR, starts=1)[1]
+    errors = {(row["session"], row["method"]): row["mae_db"] for row in rows}
+    learned = [song for name in ("one", "two") for song in [balance_of(Scene.of(load_session(place / name)), True)]]
+    assert len(learned) == 2
+    sessions = sessions_of([place / "one"], "test")
+    recovery = Recovery(contest_of(["equal"], [], 60, render=False), 1, rivals=(REGRESSOR,))
+    again = recover(recovery, sessions, learned=40 * learned[1:])[1]
+    found = {row["method"]: row["mae_db"] for row in again}
+    assert found[REGRESSOR] < 0.6 * found["equal"]
+    assert errors["one", REGRESSOR] >= found[REGRESSOR]  # five stems alone teach little
+    assert not [row for row in recover(recovery, sessions)[1] if row["method"] == REGRESSOR]  # nothing to learn from
+
+
 def test_the_summary_holds_methods_against_equal_loudness(records):
     about, rows, _ = records
     found = summary(about, rows)
@@ -130,7 +146,7 @@ def test_a_rendered_mix_of_the_human_faders_sounds_like_the_humans(place):
     """With the faders taken back, nothing is left between the two; as they are, a lot."""
     contest = contest_of(["raw"], [], 20, render=True)
     sessions = sessions_of([place / "one"], "test")
-    (off,), (same,) = (recover(Recovery(contest, 1, spread), sessions)[1] for spread in (12.0, 0.0))
+    (off,), (same,) = (recover(Recovery(contest, 1, spread, rivals=()), sessions)[1] for spread in (12.0, 0.0))
     assert same["mae_db"] == pytest.approx(0.0, abs=1e-3)
     assert same["mr_stft"] < 0.01
     assert same["features"] < 1e-3
@@ -154,14 +170,14 @@ def test_intervals_of_a_ratio_hold_it_and_narrow_with_more_songs():
 def test_the_command_writes_what_it_shows(place, tmp_path):
     made = tmp_path / "balance.json"
     arguments = ("evaluate", "balance", place / "one", place / "two", place / "four", "--starts", 1)
-    options = ("--methods", "equal,means,dqn", "--no-names", "--budget", 60, "--json", made)
+    options = ("--methods", "equal,means,regressor,dqn", "--no-names", "--budget", 60, "--json", made)
     code, out, error = mixrl(*arguments, *options)
     assert code == 0
-    assert "left out: four: 4 stems are heard" in error
+    assert "left out: four: fewer than 5 stems are heard" in error
     found = json.loads(made.read_text())
     assert found["names"] is False
-    assert {row["method"] for row in found["results"]} == {"equal", "means", "dqn"}
-    assert all(row["mr_stft"] >= 0.0 for row in found["results"] if row["method"] != "means")
+    assert {row["method"] for row in found["results"]} == {"equal", "means", "regressor", "dqn"}
+    assert all(row["mr_stft"] >= 0.0 for row in found["results"] if row["method"] not in RIVALS)
     shown = [line.split() for line in out.splitlines() if line.split()[:1] == ["dqn"]]
     assert shown[0][2] == f"{found['summary']['real']['dqn']['mae_db']:.2f}"
     code, _, error = mixrl(*arguments, *options)
@@ -188,5 +204,5 @@ def test_bad_usage_is_a_line_and_exit_code_2(place, arguments, message):
 def test_songs_of_too_few_stems_alone_are_refused(place, tmp_path):
     code, _, error = mixrl("evaluate", "balance", place / "four", "--methods", "equal", "--json", tmp_path / "x.json")
     assert code == 2
-    assert "four: 4 stems are heard" in error
+    assert "four: fewer than 5 stems are heard" in error
     assert not (tmp_path / "x.json").exists()

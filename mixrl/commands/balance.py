@@ -22,11 +22,18 @@ def balance(
     methods: Annotated[
         str | None,
         typer.Option(
-            help="a,b,c of raw, equal, rule, means, random, greedy, pattern, cma, tabular, dqn, shortlist, polish "
-            "[all].",
+            help="a,b,c of raw, equal, rule, means, regressor, random, greedy, pattern, cma, tabular, dqn, shortlist, "
+            "polish [all].",
             show_default=False,
         ),
     ] = None,
+    learn: Annotated[
+        list[Path],
+        typer.Option(
+            help="Sessions, or the train part of data sets, that means and regressor learn from too; not those named "
+            "like one that is evaluated."
+        ),
+    ] = [],  # noqa: B006  (Typer's way to say "none")
     policy: Annotated[
         list[Path],
         typer.Option(help="Policy or table to play; repeatable (default: the one that ships).", show_default=False),
@@ -35,6 +42,9 @@ def balance(
     part: Annotated[str, typer.Option(help="Part of a data set: test, validation or train.")] = "test",
     render: Annotated[bool, typer.Option(help="Render each mix and compare its sound with people's.")] = True,
     jobs: Annotated[int, typer.Option(min=1, help="Sessions to work on at a time.")] = 1,
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder that remembers sessions of --learn (default: none).")
+    ] = None,
     json: Annotated[Path | None, typer.Option("--json", help="Write every run and the summary (JSON).")] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
 ) -> None:
@@ -42,21 +52,25 @@ def balance(
 
     Of each session the 30 s in which most stems play are taken, every fader is put off at random, and each method mixes
     that. The error is the mean absolute difference to people's levels over the stems within 30 LU of the loudest, its
-    median taken off. raw: faders as they are; means: each role at its mean level in the other songs given. Sessions of
-    fewer than five stems that are heard are left out.
+    median taken off. raw: faders as they are; means: each role at its mean level in the other songs; regressor: trees
+    that learned levels from the sound of the other songs' stems. Sessions of fewer than five stems that are heard are
+    left out.
     """
     import json as serialise
+    from importlib.util import find_spec
+    from tempfile import TemporaryDirectory
 
     from rich.console import Console
 
     from mixrl import __version__
+    from mixrl.agent.material import load_material, session_folders
     from mixrl.audio import atomic_path
     from mixrl.commands.outputs import check_outputs
     from mixrl.commands.progress import sessions_bar
     from mixrl.commands.train import command_line
     from mixrl.contest import contest_of, sessions_of
     from mixrl.errors import InputError
-    from mixrl.recovery import MEANS, Recovery, recover, summary
+    from mixrl.recovery import REGRESSOR, RIVALS, Recovery, balance_of, recover, summary
     from mixrl.songs import PARTS
 
     if part not in PARTS:
@@ -65,13 +79,20 @@ def balance(
     wanted = None if methods is None else [name.strip() for name in methods.split(",") if name.strip()]
     if wanted == []:
         raise InputError("--methods names none: write them like equal,rule,dqn")
-    means = wanted is None or MEANS in wanted
+    rivals = tuple(name for name in RIVALS if wanted is None or name in wanted)
+    if REGRESSOR in rivals and find_spec("sklearn") is None:
+        raise InputError('regressor needs a package: pip install "mixrl[evaluate]", or leave it out of --methods')
     sessions = sessions_of(folders, part)
-    contest = contest_of(
-        None if wanted is None else [name for name in wanted if name != MEANS], policy, budget, render=render
-    )
+    evaluated = {folder.resolve().name for folder in sessions.values()}
+    others = [folder for folder in session_folders(learn, "train") if folder.resolve().name not in evaluated]
+    searching = None if wanted is None else [name for name in wanted if name not in RIVALS]
+    contest = contest_of(searching, policy, budget, render=render)
+    with TemporaryDirectory() as temporary:
+        material = load_material(others, cache or Path(temporary), jobs)
+    learned = [song for one in material if (song := balance_of(one.scene, one.real)) is not None]
     with sessions_bar(len(sessions)) as done:
-        about, results, failed = recover(Recovery(contest, starts, spread, names, means), sessions, jobs, done)
+        recovery = Recovery(contest, starts, spread, names, rivals)
+        about, results, failed = recover(recovery, sessions, jobs, done, learned)
     found = summary(about, results)
     if not found:
         raise InputError("; ".join(f"{one['name']}: {one['skipped']}" for one in about) + ": give other sessions")
