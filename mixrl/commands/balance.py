@@ -128,8 +128,9 @@ def _show(kind: str, figures: Mapping[str, Mapping[str, Any]]) -> None:
     from rich.table import Table
 
     console = Console(highlight=False)
-    console.print(f"{kind} songs: error against people's levels, and distances of the sound", soft_wrap=True)
     heard = [name for name in _HEADINGS if any(row[name] is not None for row in figures.values())]
+    sound = ", and distances of the sound" if heard else ""
+    console.print(f"{kind} songs: error against people's levels{sound}", soft_wrap=True)
     headings = ("songs", "dB", "of equal", "95%", "better", "in range", *(_HEADINGS[name] for name in heard))
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("method", no_wrap=True)
