@@ -114,11 +114,10 @@ def test_the_regressor_learns_from_the_other_songs(place):
     pytest.importorskip("sklearn", reason="needs the evaluate extra")
     rows = played(place, "equal", REGRESSOR, starts=1)[1]
     errors = {(row["session"], row["method"]): row["mae_db"] for row in rows}
-    learned = [song for name in ("one", "two") for song in [balance_of(Scene.of(load_session(place / name)), True)]]
-    assert len(learned) == 2
+    two = balance_of(Scene.of(load_session(place / "two")), True)
     sessions = sessions_of([place / "one"], "test")
     recovery = Recovery(contest_of(["equal"], [], 60, render=False), 1, rivals=(REGRESSOR,))
-    again = recover(recovery, sessions, learned=40 * learned[1:])[1]
+    again = recover(recovery, sessions, learned=40 * [two])[1]
     found = {row["method"]: row["mae_db"] for row in again}
     assert found[REGRESSOR] < 0.6 * found["equal"]
     assert errors["one", REGRESSOR] >= found[REGRESSOR]  # five stems alone teach little

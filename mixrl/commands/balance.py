@@ -84,7 +84,8 @@ def balance(
         raise InputError('regressor needs a package: pip install "mixrl[evaluate]", or leave it out of --methods')
     sessions = sessions_of(folders, part)
     evaluated = {folder.resolve().name for folder in sessions.values()}
-    others = [folder for folder in session_folders(learn, "train") if folder.resolve().name not in evaluated]
+    others = session_folders(learn, "train") if rivals else []
+    others = [folder for folder in others if folder.resolve().name not in evaluated]
     searching = None if wanted is None else [name for name in wanted if name not in RIVALS]
     contest = contest_of(searching, policy, budget, render=render)
     with TemporaryDirectory() as temporary:
