@@ -36,6 +36,12 @@ def balance_error_db(levels_lufs: Array, human_lufs: Array) -> float:
     return float(np.abs(deviations_db(levels_lufs, human_lufs)).mean())
 
 
+def level_change_db(levels_lufs: Array, before_lufs: Array, counted: NDArray[np.bool_]) -> float:
+    """How far a mix moved the counted stems' levels (N,): mean absolute change, its median taken off, dB."""
+    change = (levels_lufs - before_lufs)[counted]
+    return float(np.abs(change - np.median(change)).mean()) if len(change) else 0.0
+
+
 def loudness_by_role(
     roles: tuple[str | None, ...], levels_lufs: Array, mix_lufs: float
 ) -> dict[str, float]:

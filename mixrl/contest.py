@@ -18,6 +18,7 @@ import numpy as np
 
 from mixrl.errors import InputError
 from mixrl.knobs import Knobs, neutral_knobs, to_settings
+from mixrl.levelling import settled
 from mixrl.parallel import each_session
 from mixrl.search import (
     TRIES,
@@ -36,7 +37,8 @@ from mixrl.search import (
 if TYPE_CHECKING:
     from mixrl.scene import Scene
 
-METHODS = ("raw", "equal", "rule", "random", "greedy", "pattern", "cma", "tabular", "dqn", "shortlist", "polish")
+FIXED = ("raw", "equal", "rule", "regressor", "expected")  # mixes that are not searched for
+METHODS = (*FIXED, "random", "greedy", "pattern", "cma", "tabular", "dqn", "shortlist", "polish", "mixer")
 SHORTLIST = 4  # moves that a DQN without one-step gains scores before it chooses, as "shortlist"; else it is 1
 MARKS = (100, 300, 1000, 2500)  # evaluations at which scores are noted
 ONE_STEP = " one-step"  # what a policy with one-step gains is called after its method
@@ -92,7 +94,7 @@ def contest_of(
         raise InputError("tabular needs a table: give one with --policy, made by `mixrl train --algorithm tabular`")
     if "cma" in methods and find_spec("cma") is None:
         raise InputError('cma needs a package: pip install "mixrl[evaluate]", or leave it out of --methods')
-    playing = {"dqn", "shortlist", "polish"} & set(methods)
+    playing = {"dqn", "shortlist", "polish", "mixer"} & set(methods)
     if playing and all(contestant.kind == "tabular" for contestant in contestants):
         contestants.append(Contestant(_kind(None), None))
     return Contest(tuple(m for m in METHODS if m in methods), tuple(contestants), budget, seeds, render)
@@ -108,7 +110,8 @@ def _kind(path: Path | None) -> str:
 @lru_cache(maxsize=64)
 def _player(path: Path | None) -> Player:
     """A policy or a table, told apart by what the file says of itself."""
-    from mixrl.agent.policy import default_policy, load_arrays, load_policy
+    from mixrl.agent.policy import default_policy, load_policy
+    from mixrl.weights import load_arrays
 
     if path is None:
         return default_policy()
@@ -180,9 +183,10 @@ def _session(
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """One session and what every method made of it."""
     from mixrl.agent.material import load_material
+    from mixrl.people import informed
 
     (material,) = load_material([folder], cache)
-    scene = material.scene
+    scene = informed(material.scene)
     _warm(scene, contest)
     before = float(scene.scores(neutral_knobs(scene.facts)[None])[0])
     runs = [(method, policy, seed, search(contest.budget)) for method, policy, seed, search in runs_of(contest, scene)]
@@ -235,8 +239,8 @@ Run = tuple[str, str | None, int | None, Callable[[int], Found]]  # method, poli
 def runs_of(contest: Contest, scene: Scene) -> Iterator[Run]:
     """Every run of every method on a scene, in order."""
     for method in contest.methods:
-        seeds = range(contest.seeds) if method in ("random", "pattern", "cma", "polish") else (None,)
-        if method in ("tabular", "dqn", "shortlist", "polish"):
+        seeds = range(contest.seeds) if method in ("random", "pattern", "cma", "polish", "mixer") else (None,)
+        if method in ("tabular", "dqn", "shortlist", "polish", "mixer"):
             for contestant in contest.contestants:
                 if method in _parts(contestant.kind):
                     label = method + ONE_STEP * contestant.kind.endswith(ONE_STEP)
@@ -249,13 +253,14 @@ def runs_of(contest: Contest, scene: Scene) -> Iterator[Run]:
 
 def _parts(kind: str) -> tuple[str, ...]:
     """The methods in which a kind of policy plays; one with one-step gains has no need of a shortlist."""
-    return {"tabular": ("tabular",), "dqn": ("dqn", "shortlist", "polish")}.get(kind, ("dqn", "polish"))
+    parts = {"tabular": ("tabular",), "dqn": ("dqn", "shortlist", "polish", "mixer")}
+    return parts.get(kind, ("dqn", "polish", "mixer"))
 
 
 def _played(scene: Scene, method: str, player: Player | None, seed: int | None) -> Callable[[int], Found]:
     def play(budget: int) -> Found:
-        objective = Objective(scene, budget)
-        if method in ("raw", "equal", "rule"):
+        objective = Objective(scene, budget - (method == "mixer"))  # which scores once more at the end
+        if method in FIXED:
             _fixed(method, scene, objective)
         else:
             start = _start(scene, objective)
@@ -266,10 +271,13 @@ def _played(scene: Scene, method: str, player: Player | None, seed: int | None) 
             elif method == "greedy":
                 greedy(scene, objective, start=start)
             elif player is not None:
-                tries = TRIES_BEFORE_POLISH if method == "polish" else TRIES
+                tries = TRIES_BEFORE_POLISH if method in ("polish", "mixer") else TRIES
                 follow(player, scene, objective, start=start, shortlist=_shortlist(method, player), tries=tries)
-            if method in ("pattern", "polish"):
+            played = objective.best
+            if method in ("pattern", "polish", "mixer"):
                 pattern_search(objective, Space.around(objective.best, scene.facts), seed or 0)
+            if method == "mixer":
+                objective.settle(settled(scene, played, objective.best))
             elif method == "cma":
                 cma_es(objective, Space.around(objective.best, scene.facts), seed or 0)
         return objective.found()
@@ -287,13 +295,22 @@ def _shortlist(method: str, player: Player) -> int:
 
 def _fixed(method: str, scene: Scene, objective: Objective) -> None:
     """Mixes that are not searched for. To know how loud the stems are is an evaluation of the raw mix."""
-    from mixrl.rules import equal_loudness, rule_mix
+    from mixrl.rules import at_levels, equal_loudness, rule_mix
 
     if method == "raw":
         objective(neutral_knobs(scene.facts)[None])
+        return
+    objective.count(1)
+    if method == "rule":
+        settings = rule_mix(scene)
+    elif method == "equal":
+        settings = equal_loudness(scene)
     else:
-        objective.count(1)
-        objective(scene.knobs(equal_loudness(scene) if method == "equal" else rule_mix(scene))[None])
+        expected = scene.facts.expected
+        if expected is None:
+            raise InputError(f"{method}: nothing is known of this session's balance: it has fewer than two stems")
+        settings = at_levels(scene, expected.centre_lufs if method == "regressor" else expected.level_lufs)
+    objective(scene.knobs(settings)[None])
 
 
 def _start(scene: Scene, objective: Objective) -> Knobs:

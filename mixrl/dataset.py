@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mixrl.errors import InputError, MixrlError
-from mixrl.songs import PARTS, Song, assign, digest_of, find_songs, hash_of, identified, read_split
+from mixrl.songs import PARTS, Song, assign, digest_of, find_songs, hash_of, identified, read_split, read_unbalanced
 
 if TYPE_CHECKING:
     from mixrl.audio import Source
@@ -78,8 +78,9 @@ def build(
 ) -> Report:
     """Make sessions from stem folders, MIDI files and folders that hold such; finished ones are kept.
 
-    split: JSON file with lists of names under "train", "validation" and "test". A song that it does not name goes where
-    its music's hash says (about 60, 15 and 25%), or where another source of the same music is.
+    split: JSON file with lists of names under "train", "validation" and "test", and under "no_balance" of those whose
+    stems are not at levels that people left them at, which their ``source.json`` then says. A song that it does
+    not name goes where its music's hash says (about 60, 15 and 25%), or where another source of the same music is.
     force: replace sessions that were made from other input or other settings. progress: called with every finished
     source, the number done and the number of all. One build at a time may write to `out`; with more than one job,
     scripts that call this need the usual `if __name__ == "__main__"`.
@@ -101,7 +102,8 @@ def build(
         load_mido()
         synth = find_synth(Path(soundfont) if soundfont is not None else None)
         sound = digest_of(synth.soundfont)
-    looked = [identified(song) for song in songs]
+    unbalanced = read_unbalanced(split) if split is not None else frozenset()
+    looked = [replace(identified(song), human_balance=song.name not in unbalanced) for song in songs]
     placed = assign([song for song in looked if not song.trouble], named)
     out.mkdir(parents=True, exist_ok=True)
     done: list[Built] = []
@@ -191,6 +193,8 @@ def _make(task: _Task) -> Built:
     settings: dict[str, Any] = {"format": FORMAT, "inputs": song.inputs, "part": song.part, "kind": song.kind}
     if task.synth and song.kind == "midi":
         settings |= {"soundfont": task.synth.soundfont.name, "soundfont_hash": task.sound}
+    if not song.human_balance:
+        settings["human_balance"] = False
     key = hash_of(settings)
     folder = task.out / song.part / song.name
     try:

@@ -15,6 +15,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from mixrl.closeness import Goal
 from mixrl.errors import InputError
 from mixrl.excerpt import excerpt
 from mixrl.knobs import Knobs, neutral_knobs, to_settings
@@ -50,7 +51,8 @@ class MixEnv(gymnasium.Env[Observation, np.int64]):
 
     scene: what the state is seen through. measure: how settings are judged; None for the scene itself
     (``backend="scene"``), else e.g. ``rendered.Rendered(session, scene).measures`` (``backend="render"``). start: the
-    settings an episode begins with. gains: whether the state holds every move's exact one-step reward.
+    settings an episode begins with. gains: whether the state holds every move's exact one-step reward. goal: closeness
+    to people's mix, which then is rewarded too (``info["closeness"]``, at most 0): for training, which knows that mix.
     """
 
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012  (Gymnasium's interface)
@@ -66,6 +68,7 @@ class MixEnv(gymnasium.Env[Observation, np.int64]):
         locked: Collection[str] = (),
         kinds: Collection[str] = KINDS,
         gains: bool = True,
+        goal: Goal | None = None,
     ) -> None:
         if backend not in ("scene", "render"):
             raise InputError(f'backend must be "scene" or "render", not {backend!r}')
@@ -75,7 +78,7 @@ class MixEnv(gymnasium.Env[Observation, np.int64]):
         self.start = self._as_knobs(start or neutral_knobs(scene.facts))
         self.steps = steps or step_limit(len(scene.facts.names))
         self.locked, self.kinds, self.gains = tuple(locked), tuple(kinds), gains
-        self._measure = measure
+        self._measure, self._goal = measure, goal
         count, groups = len(scene.facts.names), len(scene.facts.groups)
         self.layout = Layout(count, groups)
         self.action_space = spaces.Discrete(self.layout.size)
@@ -91,7 +94,7 @@ class MixEnv(gymnasium.Env[Observation, np.int64]):
         )
         self.knobs = self.start
         self.state: State
-        self.score = 0.0
+        self.score = self.closeness = 0.0
         self._taken = 0
 
     def reset(
@@ -102,20 +105,20 @@ class MixEnv(gymnasium.Env[Observation, np.int64]):
         self.knobs = self._as_knobs((options or {}).get("settings", self.start))
         self._taken = 0
         self._look()
-        return self._observation(), {"score": self.score}
+        return self._observation(), {"score": self.score, "closeness": self.closeness}
 
     def step(self, action: np.int64 | int) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Make one move. Returns observation, reward, terminated, truncated, info (score, illegal)."""
         action = int(action)
-        before = self.score
+        before = self.score + self.closeness
         illegal = action < 0 or not bool(self.state.mask[action])
         stop = action == self.layout.mix_start
         self._taken += 1
         if not illegal and not stop:
             self.knobs = apply(self.knobs, self.scene.facts, action)
         self._look()
-        info = {"score": self.score, "illegal": illegal}
-        reward = 0.0 if stop or illegal else self.score - before - MOVE_COST
+        info = {"score": self.score, "closeness": self.closeness, "illegal": illegal}
+        reward = 0.0 if stop or illegal else self.score + self.closeness - before - MOVE_COST
         return self._observation(), reward, stop, not stop and self._taken >= self.steps, info
 
     @property
@@ -128,8 +131,11 @@ class MixEnv(gymnasium.Env[Observation, np.int64]):
 
     def _look(self) -> None:
         left = 1.0 - self._taken / self.steps
-        self.state, _ = observe(self.scene, self.knobs, left, self.locked, self.kinds, self.gains)
+        worth = self._goal if self._goal is not None and self._goal.shown else None
+        self.state, measures = observe(self.scene, self.knobs, left, self.locked, self.kinds, self.gains, worth)
         self.score = self.state.score
+        if self._goal is not None:
+            self.closeness = self._goal.now(self.scene, measures)
         if self._measure is not None:
             self.score = float(score(self._measure(self.settings), self.scene.facts))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -52,6 +53,14 @@ def gather(
         tempo_target=np.array([ratios.get(name, 1.0) for name in names]),
         tempo_weight=np.array([weights.get(name, 0.0) for name in names]),
     )
+
+
+def nobody_knows(facts: Facts) -> Facts:
+    """Facts as they are of stems that have no names."""
+    count = len(facts.names)
+    digits = max(len(str(count)), 2)
+    names = tuple(f"track{n:0{digits}d}" for n in range(1, count + 1))
+    return replace(facts, names=names, roles=(None,) * count, members=(group_of_role(None),) * count, expected=None)
 
 
 def _thirds(bands: np.ndarray) -> Array:

@@ -23,6 +23,26 @@ SILENCE_DB = -120.0
 
 
 @dataclass(frozen=True)
+class Expected:
+    """Where people would have the levels of N stems, as far as one can tell (see ``people``).
+
+    level_lufs (N,): gated loudness of each stem; relative_lu (N,): the same against the mix at these levels;
+    tolerance_db (N,): by how much a level may be off for nothing. cases (C,): the chances of the ways in which faders
+    may have been moved before the session was delivered, the first that they were not. centre_lufs (N,), chances
+    (C, N, K): in each case, the chance that people had a stem at so many dB (``people.OFFSETS_DB``) from the centre.
+    held: whether the levels are those delivered, since moving them promises too little.
+    """
+
+    level_lufs: Array
+    relative_lu: Array
+    tolerance_db: Array
+    centre_lufs: Array
+    cases: Array
+    chances: Array
+    held: bool
+
+
+@dataclass(frozen=True)
 class Facts:
     """A session as the score and the agent see it, independent of any settings.
 
@@ -33,6 +53,7 @@ class Facts:
     target_lufs, ceiling_dbtp: what the mix will be delivered at.
     tempo_target: (N,) the tempo ratio each stem should be played at (1 when it should not be stretched).
     tempo_weight: (N,) how sure that ratio is, 0..1 (0 when the stem may not be stretched).
+    expected: where people would have the levels; None: nobody asked, and published levels of roles are gone by.
     """
 
     names: tuple[str, ...]
@@ -45,6 +66,7 @@ class Facts:
     ceiling_dbtp: float
     tempo_target: Array
     tempo_weight: Array
+    expected: Expected | None = None
 
     @cached_property
     def groups(self) -> tuple[str, ...]:

@@ -1,7 +1,8 @@
 """Mixer: plan, compete, render. What the command line and Python users call.
 
-The DQN mixes in closed form, from the rule mix on, and a short local search polishes its mix; then "no change", the
-rule mix and the DQN's mix are rendered over the excerpt, measured loudness-matched, and the best one wins.
+The DQN mixes in closed form and a short local search polishes its mix, at the levels that the DQN chose; then "no
+change", the rule mix and the DQN's mix are rendered over the excerpt, measured loudness-matched, and the one wins whose
+balance is likely to be nearest to what people would do, or of those as near, the one with the best score.
 """
 
 from __future__ import annotations
@@ -183,7 +184,9 @@ class Mixer:
 
     def mix(self, session: Session, progress: Progress = lambda what, share: None) -> Mix:
         """Plan the mix of a session and let it compete. Raises InputError for locks that match no stem."""
+        from mixrl.competition import winner as winner_of
         from mixrl.excerpt import excerpt
+        from mixrl.people import informed
         from mixrl.rendered import Rendered
         from mixrl.rules import rule_mix
         from mixrl.scene import Scene
@@ -199,12 +202,14 @@ class Mixer:
         # an asked-for tempo is wanted, however sure the estimate; a guess about a loop counts as much as it is sure
         weights = dict.fromkeys(ratios, 1.0) if self.bpm is not None else plan.weights() if plan else {}
         heard = excerpt(session)
-        scene = Scene.of(
-            heard,
-            target_lufs=-14.0 if self.target is None else self.target,
-            ceiling_dbtp=self.ceiling,
-            tempo_ratios=ratios,
-            tempo_weights=weights,
+        scene = informed(
+            Scene.of(
+                heard,
+                target_lufs=-14.0 if self.target is None else self.target,
+                ceiling_dbtp=self.ceiling,
+                tempo_ratios=ratios,
+                tempo_weights=weights,
+            )
         )
         neutral = scene.neutral()
         settings, moves = self._act(scene, locked, progress)
@@ -214,15 +219,16 @@ class Mixer:
         rules = _keep_locked(self._blended(rules), neutral, locked)
         proposals = {NO_CHANGE: neutral, RULE_MIX: rules, DQN: settings}
         rendered = Rendered(heard, scene)
-        candidates = []
+        candidates, balances = [], []
         for index, (name, proposal) in enumerate(proposals.items()):
             progress("comparing", index / len(proposals))
             measures = rendered.measures(proposal)
             found = {key: float(value) for key, value in terms(measures, scene.facts).items()}
             predicted = float(score(scene.measures(proposal), scene.facts))
+            balances.append(measures.stem_lufs)
             candidates.append(Candidate(name, proposal, float(score(measures, scene.facts)), predicted, found))
         progress("comparing", 1.0)
-        winner = max(candidates, key=lambda c: c.score)
+        winner = candidates[winner_of(scene.facts, np.stack(balances), np.array([c.score for c in candidates]))]
         if ratios and self.bpm is not None:
             warnings += _tempo_missed(winner.settings, ratios, self.bpm, locked, self.strength)
         master = MasterSettings(ceiling_dbtp=self.ceiling, target_lufs=self.target)
@@ -245,6 +251,7 @@ class Mixer:
         """Let the policy move from the rule mix, or from no change if that is better, until it stops; the mix on the
         way that was best, less the cost of its moves, is kept, polished and explained."""
         from mixrl.agent.policy import default_policy
+        from mixrl.levelling import settled
         from mixrl.rules import starting_mix
         from mixrl.search import TRIES, TRIES_BEFORE_POLISH, Objective, Space, follow, pattern_search
 
@@ -274,7 +281,12 @@ class Mixer:
             beyond = _settings_off(knobs, facts) - int((space.origin != unchanged).sum())  # it cannot turn: tempo
             most = None if self.steps is None else limit - beyond
             point = pattern_search(Objective(scene, self.polish), space, most_changes=most, unchanged=unchanged)
-            knobs = space.knobs(point[None])[0]
+            polished = space.knobs(point[None])[0]
+        else:
+            polished = knobs
+        if self.steps is None and "gain" in kinds:  # which may take more settings
+            polished = settled(scene, knobs, polished, locked)
+        knobs = polished
         progress("mixing", 1.0)
         return self._log(scene, _explained(scene, knobs, locked, kinds))
 

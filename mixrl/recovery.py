@@ -19,23 +19,25 @@ from mixrl.balance import (
     FEWEST,
     MEASURED_ROLES,
     balance_error_db,
-    heard,
     inside_published_range,
+    level_change_db,
     loudness_by_role,
 )
+from mixrl.competition import winner_of
 from mixrl.contest import METHODS, ONE_STEP, Contest, runs_of
-from mixrl.knobs import COLUMNS, GAIN, TEMPO, to_settings
-from mixrl.measures import Array
+from mixrl.facts import nobody_knows
+from mixrl.knobs import COLUMNS, GAIN, TEMPO, Knobs, to_settings
+from mixrl.measures import Array, Measures
 from mixrl.parallel import each_session
-from mixrl.regressor import Balance, fit, predict
+from mixrl.people import LevelPrior, balance_risk_db, informed
+from mixrl.regressor import Balance, balance_of, learn
 from mixrl.scene import Scene
 from mixrl.session import Session
 from mixrl.settings import GAIN_RANGE_DB, MixSettings
 from mixrl.statistics import ratio_interval
 
 SECONDS = 30
-MEANS, REGRESSOR = "means", "regressor"  # role means of the other songs; trees that learned from them
-RIVALS = (MEANS, REGRESSOR)  # which learn from people's levels and search nothing
+MEANS = "means"  # role means of the other songs, which search nothing
 REFERENCE = "equal"  # what errors are held against
 Record = Mapping[str, Any]
 
@@ -43,20 +45,22 @@ Record = Mapping[str, Any]
 @dataclass(frozen=True)
 class Recovery:
     """Who mixes, and from where. contest: methods, policies, budget, and whether mixes are rendered and their sound
-    compared. starts: copies of each session, every fader off by up to spread_db either way. names: whether the methods
-    know what the stems are called. rivals: which of ``RIVALS`` take part; they learn from the other songs of the same
-    evaluation."""
+    compared. starts: copies of each session for each of spreads_db, with every fader off by up to that either way (a
+    single copy for 0). names: whether the methods know what the stems are called. means: whether role means take part.
+    leave_out: whether what people would do with a song is learned from the others, and not what ships."""
 
     contest: Contest
     starts: int = 5
-    spread_db: float = 12.0
+    spreads_db: tuple[float, ...] = (12.0,)
     names: bool = True
-    rivals: tuple[str, ...] = RIVALS
+    means: bool = True
+    leave_out: bool = False
 
 
 def recover(
     recovery: Recovery,
     sessions: dict[str, Path],
+    cache: Path,
     jobs: int = 1,
     progress: Callable[[str], None] = lambda name: None,
     learned: Sequence[Balance] = (),
@@ -64,36 +68,45 @@ def recover(
     """Play all starts of all sessions; returns the records of sessions and of results, in order, and by name why some
     failed. A session of fewer than five stems that are heard has a record that says so, and no results.
 
-    learned: more songs for the rivals to learn from; they must be none of these.
+    cache: folder that remembers sessions listened to. progress: called twice with the name of each session: once it is
+    listened to, and once it is played or has failed. learned: more songs to learn from; they must be none of these.
     """
-    held, failed = each_session(partial(_session, recovery), sessions, jobs, progress)
-    about = [one for one, _, _ in held.values()]
-    rows = [row for _, its, _ in held.values() for row in its]
-    songs = {name: song for name, (_, _, song) in held.items() if song is not None}
-    for rival in recovery.rivals:
-        levels = _role_means if rival == MEANS else partial(_regressed, names=recovery.names)
+    known, failed = each_session(partial(_listened, cache), sessions, jobs, progress)
+    songs = {name: song for name, song in known.items() if song is not None}
+    others = {name: [*(song for other, song in songs.items() if other != name), *learned] for name in songs}
+    priors = {
+        name: learn(others[name]) if recovery.leave_out and len(others[name]) > 1 else None for name in songs
+    }
+    held, also_failed = each_session(
+        partial(_session, recovery, cache, songs, priors), {name: sessions[name] for name in known}, jobs, progress
+    )
+    about = [one for one, _ in held.values()]
+    rows = [row for _, its in held.values() for row in its]
+    if recovery.means:
         for name, song in songs.items():
-            others = [other for other in songs.values() if other is not song]
-            if not [*others, *learned]:
-                continue
-            human = np.where(song.heard, song.human_lufs, -np.inf)
-            error = balance_error_db(levels(song, [*others, *learned]), human)
-            rows += [
-                {"session": name, "start": start, "method": rival, "policy": None, "seed": None, "mae_db": error}
-                for start in range(recovery.starts)  # levels do not matter to them
-            ]
-    return about, rows, failed
+            if name in held and others[name]:
+                human = np.where(song.heard, song.human_lufs, -np.inf)
+                error = balance_error_db(_role_means(song, others[name]), human)
+                rows += [
+                    {**start, "session": name, "method": MEANS, "policy": None, "seed": None, "mae_db": error}
+                    for start in _starts(recovery)  # levels do not matter to them
+                ]
+    return about, rows, failed | also_failed
 
 
-def balance_of(scene: Scene, real: bool) -> Balance | None:
-    """A session at people's levels, to learn from; None with fewer than five stems that are heard."""
-    from mixrl.stem_features import stem_features
+def _starts(recovery: Recovery) -> list[dict[str, float]]:
+    """Spread and number of every start of a session."""
+    return [
+        {"spread_db": spread, "start": start}
+        for spread in recovery.spreads_db
+        for start in range(recovery.starts if spread else 1)
+    ]
 
-    human = scene.measures(scene.neutral()).stem_lufs
-    counted = heard(human) & scene.facts.audible
-    if counted.sum() < FEWEST:
-        return None
-    return Balance(stem_features(scene), scene.facts.roles, human, counted, real)
+
+def _listened(cache: Path, name: str, folder: Path) -> Balance | None:
+    from mixrl.agent.material import busiest_scene, is_real
+
+    return balance_of(busiest_scene(folder, SECONDS, cache), is_real(folder))
 
 
 def nameless(session: Session) -> Session:
@@ -111,33 +124,41 @@ def broken(scene: Scene, faders_db: Array) -> Scene:
 
 
 def _session(
-    recovery: Recovery, name: str, folder: Path
-) -> tuple[dict[str, Any], list[dict[str, Any]], Balance | None]:
-    """One session, what every method made of its starts, and what can be learned from it."""
-    from mixrl.agent.material import is_real
+    recovery: Recovery,
+    cache: Path,
+    songs: Mapping[str, Balance],
+    priors: Mapping[str, LevelPrior | None],
+    name: str,
+    folder: Path,
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """One session, and what every method made of its starts."""
+    from mixrl.agent.material import busiest_scene, is_real
     from mixrl.distances import mix_distances
     from mixrl.excerpt import busiest
     from mixrl.rendered import Rendered
     from mixrl.session import load_session
 
     session = load_session(folder)
-    part = busiest(session if recovery.names else nameless(session), SECONDS)
-    scene = Scene.of(part)
-    song = balance_of(scene, is_real(folder))
-    about: dict[str, Any] = {
-        "name": name, "real": is_real(folder), "stems": list(session.names), "roles": list(scene.facts.roles),
-    }  # fmt: skip
-    if song is None:
-        return {**about, "skipped": f"fewer than {FEWEST} stems are heard"}, [], None
+    about: dict[str, Any] = {"name": name, "real": is_real(folder), "stems": list(session.names)}
+    if name not in songs:
+        return {**about, "skipped": f"fewer than {FEWEST} stems are heard"}, []
+    song = songs[name]
+    scene = busiest_scene(folder, SECONDS, cache)
+    if not recovery.names:
+        session = nameless(session)
+        scene = scene.with_facts(nobody_knows(scene.facts))
     human = np.where(song.heard, song.human_lufs, -np.inf)
-    about |= {"human_lufs": [round(float(level), 3) for level in song.human_lufs], "heard": song.heard.tolist()}
+    about |= {"roles": list(song.roles), "human_lufs": [round(float(level), 3) for level in song.human_lufs]}
+    about |= {"heard": song.heard.tolist()}
+    part = busiest(session, SECONDS)
     rendered = Rendered(part, scene) if recovery.contest.render else None
     reference = None if rendered is None else rendered.mix(scene.neutral())
     rows: list[dict[str, Any]] = []
-    for start in range(recovery.starts):
-        lots = np.random.default_rng([start, *name.encode()])
-        faders = lots.uniform(-recovery.spread_db, recovery.spread_db, len(human))
-        copy = broken(scene, faders)
+    for start in _starts(recovery):
+        spread = start["spread_db"]
+        # the same lots for every spread: the same copy, damaged more or less
+        faders = spread * np.random.default_rng([int(start["start"]), *name.encode()]).uniform(-1.0, 1.0, len(human))
+        copy = informed(broken(scene, faders), priors[name])
         for method, policy, seed, search in runs_of(recovery.contest, copy):
             found = search(recovery.contest.budget)
             settings = to_settings(found.knobs, copy.facts)
@@ -146,15 +167,30 @@ def _session(
             if rendered is not None and reference is not None:
                 mix = rendered.mix(_on_top(settings, dict(zip(scene.facts.names, faders, strict=True))))
                 apart = mix_distances(mix, reference, part.sample_rate)
-            levels = measured.stem_lufs
             rows.append({
-                "session": name, "start": start, "method": method, "policy": policy, "seed": seed,
-                "mae_db": balance_error_db(levels, human),
+                "session": name, **start, "method": method, "policy": policy, "seed": seed,
+                "mae_db": balance_error_db(measured.stem_lufs, human),
+                "risk_db": _risk(copy, measured),
                 "score": found.score, "evaluations": found.evaluations, "seconds": found.seconds,
-                "role_lu": loudness_by_role(scene.facts.roles, levels, float(measured.integrated_lufs)),
+                **_of_levels(copy, measured, found.knobs, song.roles),
                 **apart,
             })  # fmt: skip
-    return about, rows, song
+    return about, rows
+
+
+def _risk(copy: Scene, measured: Measures) -> float | None:
+    """How far a mix is taken to be from people's, by who does not know it."""
+    expected = copy.facts.expected
+    return None if expected is None else balance_risk_db(expected, measured.stem_lufs, copy.facts.audible)
+
+
+def _of_levels(copy: Scene, measured: Measures, knobs: Knobs, roles: tuple[str | None, ...]) -> dict[str, Any]:
+    """What is said of a mix's levels besides their error: how far they were moved, and loudness by role."""
+    before = copy.measures(copy.neutral()).stem_lufs
+    return {
+        "change_db": level_change_db(measured.stem_lufs, before, copy.facts.audible),
+        "role_lu": loudness_by_role(roles, measured.stem_lufs, float(measured.integrated_lufs)),
+    }
 
 
 def _on_top(settings: MixSettings, faders_db: Mapping[str, float]) -> MixSettings:
@@ -181,16 +217,13 @@ def _role_means(song: Balance, others: Sequence[Balance]) -> Array:
     return np.array([np.mean(known[role]) if role in known else everyone for role in song.roles])
 
 
-def _regressed(song: Balance, others: Sequence[Balance], names: bool) -> Array:
-    return predict(fit(others, names), song, names)
-
-
 def summary(about: Sequence[Record], rows: Sequence[Record]) -> dict[str, dict[str, Any]]:
-    """What the records say, by kind of song ("real", "midi") and method: songs; mae_db, the mean over songs; ratio to
-    equal loudness's, its bootstrap interval over songs, and the share of songs on which it is lower; the mean of each
-    distance (None where nothing was rendered); inside: the share of measured roles in De Man's range."""
+    """What the records of one spread say, by kind of song ("real", "midi") and method: songs; mae_db, the mean over
+    songs; ratio to equal loudness's, its bootstrap interval over songs, and the share of songs on which it is lower;
+    the mean of each distance (None where nothing was rendered); change_db: mean change of the levels; inside: the share
+    of measured roles in De Man's range."""
     found: dict[str, dict[str, Any]] = {}
-    order = [method + suffix for method in (*METHODS, *RIVALS) for suffix in ("", ONE_STEP)]
+    order = [method + suffix for method in (*METHODS, MEANS) for suffix in ("", ONE_STEP)]
     for kind, real in (("real", True), ("midi", False)):
         songs = [one["name"] for one in about if one["real"] == real and "skipped" not in one]
         its = [row for row in rows if row["session"] in songs]
@@ -202,12 +235,59 @@ def summary(about: Sequence[Record], rows: Sequence[Record]) -> dict[str, dict[s
                     "songs": int(np.isfinite(errors[method]).sum()),
                     "mae_db": float(np.nanmean(errors[method])),
                     **_against(errors[method], errors.get(REFERENCE)),
-                    **{name: _mean(_by_song(its, songs, method, name)) for name in DISTANCES},
+                    **{name: _mean(_by_song(its, songs, method, name)) for name in ("change_db", *DISTANCES)},
                     "inside": _inside([row for row in its if row["method"] == method]),
                 }
                 for method in methods
             }
     return found
+
+
+CANDIDATES = ("raw", "rule", "mixer")  # what competes in `mixrl mix`
+
+
+def competition(about: Sequence[Record], rows: Sequence[Record]) -> dict[str, dict[str, dict[str, float]]]:
+    """What the competition of `mixrl mix` makes of the starts, by kind of song and spread: starts; mae_db of the mix
+    that wins; nearest: how often it is the nearest to people's balance, or within ``SAME_DB`` of that, and strictly:
+    without that; always_dqn, always_dqn_strictly: the same of always taking the DQN's mix; away: how often polish and
+    what follows on it move the DQN's mix away from people's by more than ``SAME_DB``, and improved: how often they
+    improve its score. Empty without all of ``CANDIDATES`` and "dqn" among the methods."""
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    starts: dict[tuple[str, float, float], dict[str, Record]] = {}
+    for row in rows:
+        starts.setdefault((row["session"], row["spread_db"], row["start"]), {}).setdefault(row["method"], row)
+    for kind, real in (("real", True), ("midi", False)):
+        songs = {one["name"] for one in about if one["real"] == real and "skipped" not in one}
+        for spread in dict.fromkeys(spread for _, spread, _ in starts):
+            its = [by for (song, off, _), by in starts.items() if song in songs and off == spread]
+            its = [by for by in its if {*CANDIDATES, "dqn"} <= by.keys()]
+            if its:
+                found.setdefault(kind, {})[f"{spread:g}"] = _contest_of(its)
+    return found
+
+
+SAME_DB = 0.1  # nobody hears such a difference
+
+
+def _contest_of(starts: Sequence[Mapping[str, Record]]) -> dict[str, float]:
+    errors = np.array([[by[name]["mae_db"] for name in CANDIDATES] for by in starts])
+    risks = np.array([[by[name]["risk_db"] for name in CANDIDATES] for by in starts])
+    scores = np.array([[by[name]["score"] for name in CANDIDATES] for by in starts])
+    won = np.array([winner_of(of, its) for of, its in zip(risks, scores, strict=True)])
+    taken, best = errors[np.arange(len(starts)), won], errors.min(axis=1)
+    always = errors[:, CANDIDATES.index("mixer")]
+    before = [(by["dqn"]["mae_db"], by["dqn"]["score"]) for by in starts]
+    after = [(by["mixer"]["mae_db"], by["mixer"]["score"]) for by in starts]
+    return {
+        "starts": float(len(starts)),
+        "mae_db": float(taken.mean()),
+        "nearest": float((taken <= best + SAME_DB).mean()),
+        "strictly": float((taken <= best).mean()),
+        "always_dqn": float((always <= best + SAME_DB).mean()),
+        "always_dqn_strictly": float((always <= best).mean()),
+        "away": float(np.mean([b[0] > a[0] + SAME_DB for a, b in zip(before, after, strict=True)])),
+        "improved": float(np.mean([b[1] > a[1] for a, b in zip(before, after, strict=True)])),
+    }
 
 
 DISTANCES = ("mr_stft", "crest_db", "width", "imbalance", "bark_mid_db", "bark_side_db", "features")

@@ -20,14 +20,28 @@ _HIGHPASS_HZ = {"vocal": 80.0, "backing": 100.0, "guitar": 80.0, "hats": 150.0, 
 
 def equal_loudness(scene: Scene) -> MixSettings:
     """Every stem at the same gated loudness."""
-    return _at_levels(scene, np.zeros(len(scene.facts.names)))
+    return at_levels(scene, np.zeros(len(scene.facts.names)))
 
 
 def rule_mix(scene: Scene) -> MixSettings:
     """Each role at its published mean level (``roles.LEVELS``), a high-pass where the role has no bass, and mono
     support stems spread to alternate sides."""
     facts = scene.facts
-    settings = _at_levels(scene, level_corridor(facts.roles, tuple(bool(a) for a in facts.audible))[:, 0])
+    return _arranged(scene, level_corridor(facts.roles, tuple(bool(a) for a in facts.audible))[:, 0])
+
+
+def expected_mix(scene: Scene) -> MixSettings:
+    """As ``rule_mix``, but each stem at the level that people would give it (``Facts.expected``). ValueError where
+    nobody asked for that (see ``people.informed``)."""
+    if scene.facts.expected is None:
+        raise ValueError("nothing is known of what people would do with this scene: inform it first")
+    return _arranged(scene, scene.facts.expected.level_lufs)
+
+
+def _arranged(scene: Scene, levels: Array) -> MixSettings:
+    """Stems at these relative levels (N,), LU, with the high-pass and the pan of their roles."""
+    facts = scene.facts
+    settings = at_levels(scene, levels)
     side = -1.0
     strips = {}
     for index, name in enumerate(facts.names):
@@ -49,29 +63,31 @@ def starting_mix(
     kinds: Collection[str] = KINDS,
     scores: Callable[[Knobs], Array] | None = None,
 ) -> Knobs:
-    """Where searches and the agent begin: the rule mix within the limits of the moves, or no change if that is better.
-    Locked stems and kinds of move that are not allowed stay as they are.
+    """Where searches and the agent begin: the best of no change, the rule mix and, where it is known what people would
+    do, that, within the limits of the moves. Locked stems and kinds of move that are not allowed stay as they are.
 
-    scores: what scores the two mixes; the scene itself if None. How loud the stems are is known from the first.
+    scores: what scores the mixes; the scene itself if None. How loud the stems are is known from the first.
     """
     neutral = neutral_knobs(scene.facts)
-    rules = to_knobs(rule_mix(scene), scene.facts)
-    rules.strips[:, GAIN] = np.round(np.clip(rules.strips[:, GAIN], *GAIN_LIMITS_DB), 1)
-    rules.strips[:, HIGHPASS] = [_nearest_corner(hz) for hz in rules.strips[:, HIGHPASS]]
     held = np.array([name in locked for name in scene.facts.names], dtype=bool)
-    rules.strips[held] = neutral.strips[held]
-    for column, kind in ((GAIN, "gain"), (PAN, "pan"), (HIGHPASS, "highpass")):
-        if kind not in kinds:
-            rules.strips[:, column] = neutral.strips[:, column]
-    before, after = (scores or scene.scores)(joined([neutral, rules]))
-    return rules if after > before else neutral
+    mixes = [neutral]
+    for settings in (rule_mix(scene), *([expected_mix(scene)] if scene.facts.expected is not None else [])):
+        knobs = to_knobs(settings, scene.facts)
+        knobs.strips[:, GAIN] = np.round(np.clip(knobs.strips[:, GAIN], *GAIN_LIMITS_DB), 1)
+        knobs.strips[:, HIGHPASS] = [_nearest_corner(hz) for hz in knobs.strips[:, HIGHPASS]]
+        knobs.strips[held] = neutral.strips[held]
+        for column, kind in ((GAIN, "gain"), (PAN, "pan"), (HIGHPASS, "highpass")):
+            if kind not in kinds:
+                knobs.strips[:, column] = neutral.strips[:, column]
+        mixes.append(knobs)
+    return mixes[int(np.argmax((scores or scene.scores)(joined(mixes))))]
 
 
 def _nearest_corner(frequency_hz: float) -> float:
     return min((corner or 0.0 for corner in HIGHPASS_HZ), key=lambda corner: abs(corner - frequency_hz))
 
 
-def _at_levels(scene: Scene, levels: Array) -> MixSettings:
+def at_levels(scene: Scene, levels: Array) -> MixSettings:
     """Neutral settings but for faders that bring each stem to a relative loudness (LU, (N,)); their median is 0 dB."""
     facts = scene.facts
     settings = scene.neutral()

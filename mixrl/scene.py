@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -168,6 +169,16 @@ class Scene:
         self._predict(knobs, self._none)
         return self._strips.thirds[self._own].astype(np.float64)
 
+    def current_power(self) -> Array:
+        """As ``own_power``, of the mix that ``current`` or ``deltas`` was last asked for."""
+        return self._strips.thirds[self._own].astype(np.float64)
+
+    def successor_power(self) -> Array:
+        """(N, moves, 31) power of each stem after each of its own moves, legal or not, from the mix that ``deltas`` was
+        last asked for; what it is for stems that are silent means nothing."""
+        count = len(self._own)
+        return self._strips.thirds[count : count * (1 + _FULL)].reshape(count, _FULL, -1).astype(np.float64)
+
     def subset(self, stems: Sequence[int], strips: Array | None = None) -> Scene:
         """The scene of some of the stems. strips (stems, COLUMNS): settings that count as part of the recording (gain,
         pan, polarity, high-pass, EQ; no compressor, no tempo), as if the stems had been recorded so."""
@@ -194,6 +205,7 @@ class Scene:
             bandwidth_hz=facts.bandwidth_hz[rows],
             tempo_target=facts.tempo_target[rows],
             tempo_weight=facts.tempo_weight[rows],
+            expected=None,  # other stems, or other levels
         )
         scene._store, scene._rows = self._store, self._rows[rows]
         scene._baked, scene._fixed = self._baked[rows], self._fixed[rows]
@@ -208,6 +220,19 @@ class Scene:
             channels = tuple(2 if pan else c for pan, c in zip(strips[:, 1], scene.analysis.channels, strict=True))
             scene.analysis = replace(scene.analysis, channels=channels)
         scene._prepare()
+        return scene
+
+    def recorded(self) -> tuple[Array, Array]:
+        """What counts as part of the recordings: power gain (N, BANDS) of each stem, and gains (N, 2) of its sides."""
+        return np.abs(self._baked).astype(np.float64) ** 2, self._fixed.astype(np.float64)
+
+    def with_facts(self, facts: Facts) -> Scene:
+        """The same stems with other facts of them: same names and activity. The two must not be used at once."""
+        scene = copy(self)
+        scene.facts = facts
+        scene.yardstick = yardstick(facts)
+        scene._group_of = np.array([facts.groups.index(member) for member in facts.members], dtype=np.int64)
+        scene._sizes = np.bincount(scene._group_of, minlength=len(facts.groups))
         return scene
 
     # ---- mixes -------------------------------------------------------------------------------------------------
@@ -366,7 +391,7 @@ class Scene:
                 for name in ("own", "hops", "instants"):
                     made[f"{name}/{stem}/{compressor}"] = getattr(spectra, name)
                 made[f"gain_reduction_db/{stem}/{compressor}"] = np.float64(spectra.gain_reduction_db)
-        whole = {f"facts/{f.name}": np.asarray(_text(getattr(self.facts, f.name))) for f in fields(Facts)}
+        whole = {f"facts/{name}": np.asarray(_text(getattr(self.facts, name))) for name in _SAVED_FACTS}
         kept = ("sample_rate", "pieces", "cross", "channels", "k_power", "pairs", "shared", "places")
         whole |= {f"analysis/{name}": np.asarray(getattr(self.analysis, name)) for name in kept}
         with atomic_path(path, force=True) as temporary, open(temporary, "wb") as file:
@@ -380,7 +405,7 @@ class Scene:
                 held = {name: found[name] for name in found.files}
             if int(held["format"]) != FILE_FORMAT:
                 raise ValueError
-            facts = Facts(**{f.name: _untext(f.name, held[f"facts/{f.name}"]) for f in fields(Facts)})
+            facts = Facts(**{name: _untext(name, held[f"facts/{name}"]) for name in _SAVED_FACTS})
             spectra = {
                 (int(stem), compressor): StemSpectra(
                     own=held[f"own/{stem}/{compressor}"],
@@ -410,6 +435,7 @@ class Scene:
 
 
 FILE_FORMAT = 4
+_SAVED_FACTS = tuple(f.name for f in fields(Facts) if f.name != "expected")  # that is found anew in a moment
 _TEXTS = ("names", "roles", "members")
 
 

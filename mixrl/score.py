@@ -114,11 +114,20 @@ def yardstick(facts: Facts) -> Yardstick:
         side=ref.side_mid_db,
         bands=judged.astype(np.float64),
         stems=facts.audible.astype(np.float64),
-        corridor=level_corridor(facts.roles, tuple(facts.audible.tolist())),
+        corridor=_corridor(facts),
         centred=facts.audible * centred,
         target=facts.tempo_target,
         sure=facts.tempo_weight,
     )
+
+
+def _corridor(facts: Facts) -> Array:
+    """(N, 3) mean, low and high loudness of each stem relative to the mix, LU: where people would have it, if that is
+    known."""
+    if facts.expected is None:
+        return level_corridor(facts.roles, tuple(facts.audible.tolist()))
+    middle, off = facts.expected.relative_lu, facts.expected.tolerance_db
+    return np.stack([middle, middle - off, middle + off], axis=1)
 
 
 def terms(measures: Measures, facts: Facts) -> dict[str, Array]:

@@ -29,6 +29,7 @@ class Song:
     inputs: str = ""  # hash of names and contents of the files
     music: str = ""  # hash of what is played: equal for two sources of the same music
     trouble: str = ""  # why it cannot be read
+    human_balance: bool = True  # whether its levels are those that people left it at
 
 
 def read_split(path: str | os.PathLike[str]) -> dict[str, str]:
@@ -48,6 +49,16 @@ def read_split(path: str | os.PathLike[str]) -> dict[str, str]:
             if named.setdefault(name, part) != part:
                 raise InputError(f"{path}: {name} is in {named[name]} and in {part}: leave it in one of them")
     return named
+
+
+def read_unbalanced(path: str | os.PathLike[str]) -> frozenset[str]:
+    """The songs of a split file that are not at levels that people left them at, as far as anybody knows. InputError
+    where "no_balance" is no list of names."""
+    data = json.loads(Path(path).read_text(encoding="utf-8"))
+    names = data.get("no_balance", [])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise InputError(f'{path}: "no_balance" is no list of names: mend it')
+    return frozenset(names)
 
 
 def find_songs(sources: Iterable[str | os.PathLike[str]], named: Mapping[str, str] | None = None) -> list[Song]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +51,13 @@ class State:
     score: float = 0.0
 
 
+class Worth(Protocol):
+    """What a mix is worth besides its score; see ``closeness.Goal``."""
+
+    def now(self, scene: Scene, measures: Measures) -> float: ...
+    def after(self, scene: Scene, actions: NDArray[np.int64], measures: Measures) -> Array: ...
+
+
 def observe(
     scene: Scene,
     knobs: Knobs,
@@ -57,9 +65,11 @@ def observe(
     locked: Collection[str] = (),
     kinds: Collection[str] = KINDS,
     gains: bool = True,
+    worth: Worth | None = None,
 ) -> tuple[State, Measures]:
     """The state of a mix, and its measures. time_left: share of the steps that remain, 0..1. gains: whether to look at
-    every successor; without, the state's gains are all 0 and it costs a tenth."""
+    every successor; without, the state's gains are all 0 and it costs a tenth. worth: what else successors earn, in
+    training; only for a network that does not see the gains."""
     facts = scene.facts
     measures = scene.current(knobs)
     by = scene.yardstick
@@ -67,8 +77,10 @@ def observe(
     mask = legal(knobs, facts, locked, kinds)
     rewards = np.zeros(len(mask), dtype=np.float32)
     if gains and time_left > 0.0:
-        actions, after = scene.successor_scores(knobs)
-        rewards[actions] = after - now - MOVE_COST
+        actions, after = scene.deltas(knobs)
+        rewards[actions] = scored(after, by) - now - MOVE_COST
+        if worth is not None:
+            rewards[actions] += worth.after(scene, actions, after) - worth.now(scene, measures)
         rewards[~mask] = 0.0
     members, roles = _members(facts.members), _role_columns(facts.roles)
     m = measures

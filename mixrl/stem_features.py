@@ -12,6 +12,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from mixrl.analysis import BANDS, HOP_STARTS, SUBBANDS
 from mixrl.measures import CENTRES_HZ, Array
 from mixrl.peaks import OCTAVES
 from mixrl.roles import ROLES
@@ -27,6 +28,7 @@ NAMES = (
     "peak to RMS", "width", "off centre", "audibility", "loudness to power",
 )  # fmt: skip
 FEATURES = 2 * len(NAMES) + 1  # with the number of stems
+ROLE_FEATURES = 2 + 2 * len(ROLES)
 _FLOOR_DB = -60.0
 _REST_DB = -30.0  # against the loudest hop: softer ones are rests
 _LOUD_DB = -10.0
@@ -47,8 +49,8 @@ def stem_features(scene: Scene) -> Array:
 
 
 def role_features(roles: tuple[str | None, ...]) -> Array:
-    """(N, 2 + 2 ROLES) what each stem is called: its role or none, how many of the session share it, and how many there
-    are of every role."""
+    """(N, ROLE_FEATURES) what each stem is called: its role or none, how many of the session share it, and how many
+    there are of every role."""
     own = np.array([[float(role == name) for name in ROLES] + [float(role is None)] for role in roles])
     number = own.sum(axis=0)
     return np.concatenate([own, (own @ number)[:, None], np.repeat(number[None, :-1], len(roles), axis=0)], axis=1)
@@ -58,8 +60,14 @@ def _columns(scene: Scene, heard: NDArray[np.int64]) -> list[Array]:
     """The features of ``NAMES``, (heard,) each."""
     analysis = scene.analysis
     stems = [analysis.stems[i] for i in heard]
-    power = np.array([stem.own.reshape(2, _BANDS, -1).sum((0, 2)) for stem in stems], dtype=np.float64)
-    hops = np.array([stem.hops.reshape(2, -1, analysis.hops).sum(0) for stem in stems], dtype=np.float64)
+    shape, sides = scene.recorded()
+    shape, sides = shape[heard], sides[heard] ** 2
+    own = np.array([stem.own for stem in stems], dtype=np.float64) * shape[:, None] * sides[:, :, None]
+    power = own.reshape(len(heard), 2, _BANDS, SUBBANDS).sum((1, 3))
+    hops = np.array([stem.hops.reshape(2, -1, analysis.hops) for stem in stems], dtype=np.float64)
+    in_hops = np.add.reduceat(shape, SUBBANDS * np.array(HOP_STARTS), axis=1)
+    in_hops /= np.diff([SUBBANDS * first for first in HOP_STARTS], append=BANDS)
+    hops = (hops * in_hops[:, None, :, None] * sides[:, :, None, None]).sum(1)
     return [*_spectrum(power), *_time(hops), *_place(scene, heard, power), *_others(power, _while_playing(hops)[1])]
 
 
@@ -106,15 +114,39 @@ def _time(hops: Array) -> list[Array]:
 def _place(scene: Scene, heard: NDArray[np.int64], power: Array) -> list[Array]:
     """Peak to RMS, width, and how far off the centre a stem was recorded."""
     analysis = scene.analysis
-    left, right, both = (np.array([float(analysis.cross[row, i, i].real.sum()) for i in heard]) for row in range(3))
+    shape, sides = scene.recorded()
+    rows = [np.array([float(analysis.cross[row, i, i].real @ shape[i]) for i in heard]) for row in range(3)]
+    left, right, both = rows[0] * sides[heard, 0] ** 2, rows[1] * sides[heard, 1] ** 2, rows[2] * sides[heard].prod(1)
     middle, side = (left + right + 2.0 * both) / 4.0, np.maximum(left + right - 2.0 * both, 0.0) / 4.0
-    samples = [analysis.stems[i].instants.reshape(2, OCTAVES, -1)[0].sum(axis=0) for i in heard]  # octaves, real parts
-    peak = np.array([float(np.abs(values).max()) for values in samples])
+    octaves = _octave_gains(shape)
+    peak = np.array([_peak(analysis.stems[i].instants, octaves[i], sides[i]) for i in heard])
     return [
         _decibels(peak**2 / np.maximum(power.sum(axis=1) / 2.0, _TINY)),
         np.minimum(_decibels(side / np.maximum(middle, _TINY)), 10.0),
         np.abs(right - left) / np.maximum(left + right, _TINY),
     ]
+
+
+def _peak(instants: NDArray[np.float32], octaves: Array, sides: Array) -> float:
+    """The highest sample of a stem at the instants that are watched, octaves and sides with gains."""
+    real = instants.reshape(2, OCTAVES, 2, -1)[0]
+    return float(np.abs(np.einsum("osm,o,s->sm", real, octaves, sides)).max())
+
+
+def peaks_dbfs(scene: Scene) -> Array:
+    """(N,) sample peak of each stem as delivered, as far as the watched instants tell, dB."""
+    shape, sides = scene.recorded()
+    peaks = np.array([
+        _peak(stem.instants, by, side)
+        for stem, by, side in zip(scene.analysis.stems, _octave_gains(shape), sides, strict=True)
+    ])  # fmt: skip
+    return np.asarray(20.0 * np.log10(np.maximum(peaks, 1e-6)))
+
+
+def _octave_gains(shape: Array) -> Array:
+    """(N, OCTAVES) amplitude from power gains (N, BANDS)."""
+    starts = 3 * SUBBANDS * np.arange(OCTAVES)
+    return np.asarray(np.sqrt(np.add.reduceat(shape, starts, axis=1) / np.diff(starts, append=BANDS)))
 
 
 def _others(power: Array, mean: Array) -> list[Array]:

@@ -18,6 +18,7 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
+from mixrl.closeness import Goal
 from mixrl.env import MixEnv
 from mixrl.knobs import Knobs
 from mixrl.moves import Layout, padded_columns
@@ -29,11 +30,13 @@ Observations = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class Task:
-    """One episode to play: a scene, the mix it starts from (neutral), the moves it may take (``moves.step_limit``)."""
+    """One episode to play: a scene, the mix it starts from (neutral), the moves it may take (``moves.step_limit``), and
+    what is rewarded besides the score."""
 
     scene: Scene
     start: Knobs | None = None
     steps: int | None = None
+    goal: Goal | None = None
 
 
 Sampler = Callable[[np.random.Generator], Task]
@@ -125,7 +128,7 @@ def begin(task: Task, most_stems: int, most_groups: int, gains: bool) -> MixEnv:
     facts = task.scene.facts
     if len(facts.names) > most_stems or len(facts.groups) > most_groups:
         raise ValueError(f"{len(facts.names)} stems in {len(facts.groups)} groups are more than the padding holds")
-    env = MixEnv(task.scene, start=task.start, steps=task.steps, gains=gains)
+    env = MixEnv(task.scene, start=task.start, steps=task.steps, gains=gains, goal=task.goal)
     env.reset()
     return env
 

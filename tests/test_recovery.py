@@ -12,7 +12,8 @@ from stems import RATE, band, mixrl, write
 from mixrl.balance import balance_error_db
 from mixrl.contest import contest_of, sessions_of
 from mixrl.knobs import neutral_knobs
-from mixrl.recovery import MEANS, REGRESSOR, RIVALS, Recovery, balance_of, broken, nameless, recover, summary
+from mixrl.recovery import MEANS, Recovery, broken, competition, nameless, recover, summary
+from mixrl.regressor import balance_of
 from mixrl.scene import Scene
 from mixrl.session import Session, load_session
 from mixrl.statistics import ratio_interval
@@ -41,10 +42,11 @@ def scene():
     return Scene.of(Session.from_arrays(five(), RATE))
 
 
-def played(place, *methods, names=True, starts=2, render=False):
-    contest = contest_of([name for name in methods if name not in RIVALS], [], 60, render=render)
-    recovery = Recovery(contest, starts, names=names, rivals=tuple(name for name in RIVALS if name in methods))
-    return recover(recovery, sessions_of([place / name for name in ("one", "two", "four")], "test"))
+def played(place, *methods, names=True, starts=2, render=False, spreads=(12.0,), leave_out=False, songs=None, more=()):
+    contest = contest_of([name for name in methods if name != MEANS], [], 60, render=render)
+    recovery = Recovery(contest, starts, spreads, names, MEANS in methods, leave_out)
+    sessions = sessions_of([place / name for name in songs or ("one", "two", "four")], "test")
+    return recover(recovery, sessions, place / "cache", learned=more)
 
 
 @pytest.fixture(scope="module")
@@ -109,19 +111,51 @@ def test_role_means_are_those_of_the_other_songs(records):
     assert errors["one"] == pytest.approx(20 * math.log10(2.0) / 5, abs=0.05)  # only the keys differ
 
 
-def test_the_regressor_learns_from_the_other_songs(place):
-    """Two songs alike but for the keys: what one of them knows is right for the other's other stems."""
-    pytest.importorskip("sklearn", reason="needs the evaluate extra")
-    rows = played(place, "equal", REGRESSOR, starts=1)[1]
-    errors = {(row["session"], row["method"]): row["mae_db"] for row in rows}
+def test_levels_are_learned_from_the_other_songs(place):
+    """A song alike but for the keys is learned from: what is known of it is right for all other stems."""
+    pytest.importorskip("sklearn", reason="needs scikit-learn")
     two = balance_of(Scene.of(load_session(place / "two")), True)
-    sessions = sessions_of([place / "one"], "test")
-    recovery = Recovery(contest_of(["equal"], [], 60, render=False), 1, rivals=(REGRESSOR,))
-    again = recover(recovery, sessions, learned=40 * [two])[1]
-    found = {row["method"]: row["mae_db"] for row in again}
-    assert found[REGRESSOR] < 0.6 * found["equal"]
-    assert errors["one", REGRESSOR] >= found[REGRESSOR]  # five stems alone teach little
-    assert not [row for row in recover(recovery, sessions)[1] if row["method"] == REGRESSOR]  # nothing to learn from
+    rows = played(place, "equal", "regressor", starts=1, leave_out=True, songs=["one"], more=40 * [two])[1]
+    found = {row["method"]: row["mae_db"] for row in rows}
+    assert found["regressor"] < 0.6 * found["equal"]
+    shipped = played(place, "regressor", starts=1, songs=["one"], more=40 * [two])[1]
+    assert shipped[0]["mae_db"] != found["regressor"]  # nothing is learned unless that is asked for
+
+
+def test_songs_as_people_left_them_have_a_single_start(place):
+    _, rows, _ = played(place, "raw", "expected", spreads=(0.0, 6.0), songs=["one"])
+    found = [(row["spread_db"], row["start"]) for row in rows if row["method"] == "raw"]
+    assert found == [(0.0, 0), (6.0, 0), (6.0, 1)]
+    (left,) = [row for row in rows if row["method"] == "raw" and not row["spread_db"]]
+    assert left["mae_db"] == pytest.approx(0.0, abs=1e-6)
+    assert left["change_db"] == 0.0
+
+
+def test_the_competition_is_between_no_change_rules_and_the_mixer():
+    def row(song, spread, start, method, error, risk, score):
+        keys = ("session", "spread_db", "start", "method", "mae_db", "risk_db", "score")
+        return dict(zip(keys, (song, spread, start, method, error, risk, score), strict=True))
+
+    def starts(song, spread, start, *figures):
+        methods = ("raw", "rule", "dqn", "mixer")
+        return [row(song, spread, start, method, *its) for method, its in zip(methods, figures, strict=True)]
+
+    rows = [
+        # the mixer is nearest, and taken for it
+        *starts("a", 12.0, 0, (5.0, 4.0, -2.0), (4.0, 5.0, -1.0), (3.2, 3.0, -0.9), (3.0, 3.0, -0.8)),
+        # no change is nearest, but the mixer is taken for that
+        *starts("a", 12.0, 1, (1.0, 4.0, -2.0), (4.0, 5.0, -1.0), (2.0, 3.0, -0.9), (2.5, 3.0, -0.8)),
+        # both are as near, so the score decides; by 0.05 dB no change was nearer
+        *starts("a", 0.0, 0, (0.0, 2.0, -2.0), (4.0, 5.0, -1.0), (0.0, 2.0, -0.5), (0.05, 2.05, -0.8)),
+    ]
+    found = competition([{"name": "a", "real": True}], rows)["real"]
+    assert list(found) == ["12", "0"]
+    assert found["12"]["nearest"] == found["12"]["strictly"] == found["12"]["always_dqn"] == 0.5
+    assert found["12"]["mae_db"] == pytest.approx(2.75)
+    assert (found["12"]["away"], found["12"]["improved"]) == (0.5, 1.0)
+    assert (found["0"]["nearest"], found["0"]["strictly"]) == (1.0, 0.0)
+    assert (found["0"]["away"], found["0"]["improved"]) == (0.0, 0.0)
+    assert competition([{"name": "a", "real": True}], [r for r in rows if r["method"] != "rule"]) == {}
 
 
 def test_the_summary_holds_methods_against_equal_loudness(records):
@@ -143,9 +177,7 @@ def test_the_summary_holds_methods_against_equal_loudness(records):
 
 def test_a_rendered_mix_of_the_human_faders_sounds_like_the_humans(place):
     """With the faders taken back, nothing is left between the two; as they are, a lot."""
-    contest = contest_of(["raw"], [], 20, render=True)
-    sessions = sessions_of([place / "one"], "test")
-    (off,), (same,) = (recover(Recovery(contest, 1, spread, rivals=()), sessions)[1] for spread in (12.0, 0.0))
+    off, same = played(place, "raw", starts=1, render=True, spreads=(12.0, 0.0), songs=["one"])[1]
     assert same["mae_db"] == pytest.approx(0.0, abs=1e-3)
     assert same["mr_stft"] < 0.01
     assert same["features"] < 1e-3
@@ -176,9 +208,9 @@ def test_the_command_writes_what_it_shows(place, tmp_path):
     found = json.loads(made.read_text())
     assert found["names"] is False
     assert {row["method"] for row in found["results"]} == {"equal", "means", "regressor", "dqn"}
-    assert all(row["mr_stft"] >= 0.0 for row in found["results"] if row["method"] not in RIVALS)
+    assert all(row["mr_stft"] >= 0.0 for row in found["results"] if row["method"] != MEANS)
     shown = [line.split() for line in out.splitlines() if line.split()[:1] == ["dqn"]]
-    assert shown[0][2] == f"{found['summary']['real']['dqn']['mae_db']:.2f}"
+    assert shown[0][2] == f"{found['summary']['12']['real']['dqn']['mae_db']:.2f}"
     code, _, error = mixrl(*arguments, *options)
     assert code == 2
     assert "exists already" in error
@@ -191,6 +223,7 @@ def test_the_command_writes_what_it_shows(place, tmp_path):
         (["--methods", ","], "names none"),
         (["--part", "all"], "no part 'all'"),
         (["--spread", "30"], "spread"),
+        (["--spread", "much"], "spread"),
     ],
 )
 def test_bad_usage_is_a_line_and_exit_code_2(place, arguments, message):

@@ -9,8 +9,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from mixrl.agent.policy import load_arrays, save_arrays
 from mixrl.errors import InputError
+from mixrl.weights import load_arrays, save_arrays
 
 FORMAT = "mixrl-checkpoint-1"
 

@@ -14,19 +14,29 @@ ALGORITHMS = ("dqn", "pqn", "tabular")
 @dataclass(frozen=True)
 class Practice:
     """How starts are drawn. real_share: of real sessions among the draws, where there are both. whole_share: of whole,
-    undamaged sessions; the others are fewest to most random stems of one, with faders off by up to faders_db either
-    way, and with the chance eq_share with every EQ band off by up to eq_db either way. most_stems: a session of more
-    audible stems is never taken whole. rule_share: of starts at ``rules.starting_mix``; the others are at no change."""
+    undamaged sessions; the others are fewest to most random stems of one, broken (see ``tasks.damaged``). most_stems: a
+    session of more audible stems is never taken whole. rule_share: of starts at ``rules.starting_mix``; the others are
+    at no change. nameless_share: of sessions in which nobody knows what stems are called.
+
+    Breaking: faders off by up to one of spreads_db either way, or, in level_share each, all stems brought to one
+    loudness, or to one peak; with the chance eq_share EQ, one of four kinds: every band off by up to eq_db either way,
+    a tilt, a shelf, a resonance; with pan_share stems off their place, with flip_share a stem with its polarity turned.
+    people: what closeness to people's mix counts in the reward, beside the score; 0 for nothing."""
 
     real_share: float = 0.3
     whole_share: float = 0.2
     rule_share: float = 0.7
+    nameless_share: float = 0.3
     fewest: int = 3
     most: int = 12
     most_stems: int = 24
-    faders_db: float = 12.0
+    spreads_db: tuple[float, ...] = (0.0, 3.0, 6.0, 12.0, 12.0)
+    level_share: float = 0.1
     eq_share: float = 0.5
     eq_db: float = 6.0
+    pan_share: float = 0.2
+    flip_share: float = 0.1
+    people: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mixrl import __version__
 from mixrl.errors import InputError
@@ -23,12 +24,14 @@ SIDECAR = "source.json"  # what `mixrl dataset` says of a session
 
 @dataclass(frozen=True)
 class Material:
-    """A session to train or validate on. real: played by people and not rendered from MIDI. key: of its content."""
+    """A session to train or validate on. real: played by people and not rendered from MIDI. key: of its content. human:
+    whether its levels are those that people left it at."""
 
     name: str
     scene: Scene
     real: bool
     key: str
+    human: bool = True
 
 
 def session_folders(folders: Sequence[Path], part: str) -> list[Path]:
@@ -87,8 +90,22 @@ def load_material(
         scene = scenes[path] or Scene.load(path)
         if scene.facts.audible.sum() < 2:
             raise InputError(f"{folder}: fewer than two stems that sound: leave it out")
-        made.append(Material(folder.name, scene, is_real(folder), key))
+        made.append(Material(folder.name, scene, is_real(folder), key, has_balance(folder)))
     return made
+
+
+def busiest_scene(folder: Path, seconds: int, cache: Path) -> Scene:
+    """The seconds of a session in which most stems play, listened to or as the cache knows them. Raises InputError for
+    a session that cannot be read."""
+    from mixrl.excerpt import busiest
+    from mixrl.session import load_session
+
+    cache.mkdir(parents=True, exist_ok=True)
+    path = cache / f"{hash_of([_key(folder), f'busiest {seconds} s'])[:24]}.npz"
+    if (scene := _remembered(path)) is None:
+        Scene.of(busiest(load_session(folder), seconds)).save(path)
+        scene = Scene.load(path)
+    return scene
 
 
 def _remembered(path: Path) -> Scene | None:
@@ -108,15 +125,26 @@ def _listen(folder: Path, path: Path) -> None:
 
 
 def _key(folder: Path) -> str:
-    """A hash of the names and contents of a session's files, and of the version that listens."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    """A hash of the names and contents of a session's files but for what is said of them, and of the version that
+    listens."""
+    inside = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    files = sorted(path for path in inside if path.name != SIDECAR)
     return hash_of([__version__, *([path.relative_to(folder).as_posix(), digest_of(path)] for path in files)])
 
 
 def is_real(folder: Path) -> bool:
     """Whether a session was played by people, as far as its folder tells."""
+    return bool(_about(folder).get("kind") != "midi")
+
+
+def has_balance(folder: Path) -> bool:
+    """Whether a session's stems are at the levels that people left: unless its folder says that nobody knows."""
+    return bool(_about(folder).get("human_balance", True))
+
+
+def _about(folder: Path) -> dict[str, Any]:
     try:
         about = json.loads((folder / SIDECAR).read_text(encoding="utf-8"))
-        return bool(about["kind"] != "midi")
-    except (OSError, ValueError, KeyError, TypeError):
-        return True
+    except (OSError, ValueError):
+        return {}
+    return about if isinstance(about, dict) else {}

@@ -21,7 +21,6 @@ from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +28,7 @@ from numpy.typing import NDArray
 from mixrl.errors import InputError
 from mixrl.moves import GROUP_MOVES, MIX_MOVES, STEM_MOVES
 from mixrl.state import GROUP_FEATURES, MIX_FEATURES, STEM_FEATURES, State
+from mixrl.weights import load_arrays, save_arrays
 
 Float = NDArray[np.float32]
 FORMAT = "mixrl-policy-3"
@@ -161,30 +161,6 @@ class Policy:
     def save(self, path: str | Path) -> None:
         """Write it as safetensors, atomically; what is there is replaced."""
         save_arrays(self.weights, {"format": FORMAT, "size": json.dumps(asdict(self.size)), **self.made_by}, path)
-
-
-def save_arrays(arrays: Mapping[str, NDArray[Any]], about: Mapping[str, str], path: str | Path) -> None:
-    """Write named arrays and texts as safetensors, atomically; what is there is replaced."""
-    from safetensors.numpy import save
-
-    from mixrl.audio import atomic_path
-
-    with atomic_path(path, force=True) as temporary:
-        # not save_file, whose files nobody else may read
-        whole = {name: np.asarray(array, order="C") for name, array in arrays.items()}
-        temporary.write_bytes(save(whole, dict(about)))
-
-
-def load_arrays(path: str | Path, what: str) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
-    """Named arrays and texts of a safetensors file. Raises InputError naming the file when it cannot be read;
-    ``what`` it should have been goes into the message."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(str(path), framework="numpy") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{path}: not a readable {what} ({error}): make one with `mixrl train`") from None
 
 
 def load_policy(path: str | Path) -> Policy:

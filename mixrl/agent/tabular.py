@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 
 from mixrl.agent.config import TrainConfig
 from mixrl.agent.exploration import epsilons, explore
-from mixrl.agent.policy import load_arrays, save_arrays
 from mixrl.errors import InputError
 from mixrl.moves import MIX_MOVES, STEM_MOVES
 from mixrl.state import State
+from mixrl.weights import load_arrays, save_arrays
 
 if TYPE_CHECKING:
     from mixrl.agent.network import Observation

@@ -8,6 +8,7 @@ often that has happened. There a run can be saved and continued exactly: nothing
 from __future__ import annotations
 
 import csv
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -280,7 +281,8 @@ class _Run:
             raise InputError(f"{path}: no checkpoint to go on from: start the run without --resume")
         arrays, about = load_checkpoint(path)
         theirs = {**about["config"], "moves": self.config.moves, "tasks": about["tasks"]}
-        for name, value in {**asdict(self.config), "tasks": self.tasks}.items():
+        ours = json.loads(json.dumps({**asdict(self.config), "tasks": self.tasks}))  # as a checkpoint holds it
+        for name, value in ours.items():
             if theirs.get(name) != value:
                 raise InputError(f"{path}: a run with other {name}: resume it as it was, or start a new one elsewhere")
         self.learner.restore(under("learner", arrays), about["learner"])
@@ -298,14 +300,17 @@ def segment_seed(seed: int, segment: int) -> int:
 
 
 def improvement_of(policy: Actor, start: Start) -> float:
-    """How far the policy raises the score from a start to the best mix on its way: what the mixer would keep."""
+    """How far the policy raises the score, and closeness to people's mix where that is known, from a start to the mix
+    on its way that scores best: what the mixer would keep."""
     _, info = start.reset()
-    before = best = info["score"]
+    score, before = info["score"], info["score"] + info.get("closeness", 0.0)
+    worth = before
     while True:
         _, _, terminated, truncated, info = start.step(policy.act(start.state))
-        best = max(best, info["score"])
+        if info["score"] > score:
+            score, worth = info["score"], info["score"] + info.get("closeness", 0.0)
         if terminated or truncated:
-            return float(best - before)
+            return float(worth - before)
 
 
 def _mean(values: Sequence[float]) -> float:

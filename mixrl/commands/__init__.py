@@ -19,6 +19,7 @@ from mixrl.commands.check import check
 from mixrl.commands.dataset import dataset
 from mixrl.commands.evaluate import evaluate
 from mixrl.commands.explain import explain
+from mixrl.commands.levels import levels
 from mixrl.commands.measure import measure
 from mixrl.commands.mix import mix
 from mixrl.commands.render import render
@@ -33,7 +34,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain help is quicker: no rich behind it
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (mix, render, measure, check, explain, train, dataset):
+for command in (mix, render, measure, check, explain, train, levels, dataset):
     app.command()(command)
 evaluate.command()(balance)
 app.add_typer(evaluate)

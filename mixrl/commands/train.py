@@ -37,6 +37,9 @@ def train(
     run: Annotated[
         Path | None, typer.Option(help="Folder for log, learning curve and checkpoint [OUTPUT-run].")
     ] = None,
+    people: Annotated[
+        float, typer.Option(min=0.0, help="What closeness to people's mix counts in the reward, beside the score.")
+    ] = 1.0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's checkpoint.")] = False,
     cache: Annotated[
         Path | None, typer.Option(help="Folder that remembers sessions listened to [RUN/scenes].")
@@ -46,18 +49,20 @@ def train(
 ) -> None:
     """Train a policy by Double DQN (needs the train extra: pip install "mixrl[train]").
 
-    Episodes are played on whole sessions and on random parts of them with faders and EQ knocked about; each move is
-    rewarded by how much it improves the score. The policy that does best on validation is kept: on the validation
-    sessions of the data set, on those given, or else on fixed starts of the training sessions. Test sessions are never
-    read. One process uses one core; the same command and seed give the same policy on one machine.
+    Episodes are played on whole sessions and on random parts of them with faders, EQ, pan and polarity knocked about;
+    each move is rewarded by how much it improves the score and brings the mix closer to what people left. The policy
+    that does best on validation is kept: on the validation sessions of the data set, on those given, or else on fixed
+    starts of the training sessions. Test sessions are never read. One process uses one core; the same command and seed
+    give the same policy on one machine.
     """
     from importlib.metadata import version
     from importlib.util import find_spec
 
     from mixrl.errors import InputError
 
-    if find_spec("torch") is None:
-        raise InputError('training needs PyTorch: install it with pip install "mixrl[train]"')
+    for package in ("torch", "sklearn"):
+        if find_spec(package) is None:
+            raise InputError(f'training needs {package}: install it with pip install "mixrl[train]"')
     if output.exists() and not force:
         raise InputError(f"{output}: exists already: add --force to overwrite it, or give another name")
     if not output.parent.is_dir():
@@ -68,7 +73,7 @@ def train(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from mixrl import __version__
-    from mixrl.agent.config import TrainConfig
+    from mixrl.agent.config import Practice, TrainConfig
     from mixrl.agent.material import load_material, session_folders
     from mixrl.agent.tasks import environments_of, fingerprint
     from mixrl.agent.train import CHECKPOINT, Row
@@ -78,6 +83,7 @@ def train(
         raise InputError(f"{run}: holds a run already: go on with --resume, start over with --force, or give --run")
     config = TrainConfig.of(
         algorithm, one_step, seed=seed, discount=discount, n_step=n_step, double=double, pool=pool, width=width,
+        practice=Practice(people=people),
         **({"moves": 10**12 if minutes else 200_000} if moves is None else {"moves": moves}),
         **({} if envs is None else {"envs": envs}),
     )  # fmt: skip

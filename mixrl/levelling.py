@@ -1,0 +1,40 @@
+"""Faders that bring stems to given loudness, whatever else their strips do: a make-up gain for EQ and pan.
+
+Balance is people's, all else is the score's: so when search has gone on from a mix by what the score says, its stems go
+back to the loudness that they had before, or were delivered at where they had better be left there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import numpy as np
+
+from mixrl.knobs import GAIN, Knobs
+from mixrl.measures import Array
+from mixrl.moves import GAIN_LIMITS_DB
+from mixrl.scene import Scene
+
+_LOOKS = 2
+_GRID_DB = 0.1  # what a person would write down
+
+
+def levelled(scene: Scene, knobs: Knobs, stem_lufs: Array, locked: Collection[str] = ()) -> Knobs:
+    """The mix with the faders of all audible stems that are not locked set so that these have the gated loudness
+    stem_lufs (N,), LUFS, within the limits of the moves."""
+    found = knobs.copy()
+    free = scene.facts.audible & np.array([name not in locked for name in scene.facts.names], dtype=bool)
+    for _ in range(_LOOKS):  # the gate moves a little with the level: the second time finds what is left
+        apart = stem_lufs - scene.evaluate(found[None]).stem_lufs[0]
+        gains = np.round((found.strips[:, GAIN] + apart) / _GRID_DB) * _GRID_DB
+        found.strips[free, GAIN] = np.clip(gains, *GAIN_LIMITS_DB)[free]
+    return found
+
+
+def settled(scene: Scene, before: Knobs, after: Knobs, locked: Collection[str] = ()) -> Knobs:
+    """A mix that search has reached from another, at the levels from before; at those delivered, where people would
+    hardly move them (``Expected.held``)."""
+    expected = scene.facts.expected
+    if expected is not None and expected.held:
+        return levelled(scene, after, expected.level_lufs, locked)
+    return levelled(scene, after, scene.evaluate(before[None]).stem_lufs[0], locked)

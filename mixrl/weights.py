@@ -1,0 +1,36 @@
+"""What was learned, on disk: named arrays and texts as safetensors, which run no code when they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mixrl.errors import InputError
+
+
+def save_arrays(arrays: Mapping[str, NDArray[Any]], about: Mapping[str, str], path: str | Path) -> None:
+    """Write named arrays and texts as safetensors, atomically; what is there is replaced."""
+    from safetensors.numpy import save
+
+    from mixrl.audio import atomic_path
+
+    with atomic_path(path, force=True) as temporary:
+        # not save_file, whose files nobody else may read
+        whole = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+        temporary.write_bytes(save(whole, dict(about)))
+
+
+def load_arrays(path: str | Path, what: str) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+    """Named arrays and texts of a safetensors file. Raises InputError naming the file when it cannot be read;
+    ``what`` it should have been goes into the message."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="numpy") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path}: not a readable {what} ({error}): make or fetch it anew") from None
