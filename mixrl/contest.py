@@ -63,7 +63,8 @@ class Contest:
     """Who takes part, and under which rules.
 
     methods: of ``METHODS``. budget: evaluations of each at the most. seeds: runs of the methods that draw lots (random,
-    pattern, cma, polish). render: whether the mixes of the first run of each method are rendered and scored again.
+    pattern, cma, polish, mixer). render: whether the mixes of the first run of each method are rendered and scored
+    again. rules: whether balance is scored by published levels of roles alone, and not by what people would do.
     """
 
     methods: tuple[str, ...]
@@ -71,6 +72,7 @@ class Contest:
     budget: int = 2500
     seeds: int = 1
     render: bool = True
+    rules: bool = False
 
     @property
     def marks(self) -> tuple[int, ...]:
@@ -79,7 +81,12 @@ class Contest:
 
 
 def contest_of(
-    methods: Sequence[str] | None, policies: Sequence[Path], budget: int = 2500, seeds: int = 1, render: bool = True
+    methods: Sequence[str] | None,
+    policies: Sequence[Path],
+    budget: int = 2500,
+    seeds: int = 1,
+    render: bool = True,
+    rules: bool = False,
 ) -> Contest:
     """A contest of these methods (None: all that there is a policy for) and policy files; where none of them is a DQN,
     the policy that ships plays. Raises InputError for methods and files that cannot take part."""
@@ -89,7 +96,8 @@ def contest_of(
     contestants = [Contestant(_kind(path), path) for path in dict.fromkeys(policies)]
     table = any(contestant.kind == "tabular" for contestant in contestants)
     if methods is None:
-        methods = [method for method in METHODS if table or method != "tabular"]
+        without = {*(() if table else ("tabular",)), *(("regressor", "expected") if rules else ())}
+        methods = [method for method in METHODS if method not in without]
     elif "tabular" in methods and not table:
         raise InputError("tabular needs a table: give one with --policy, made by `mixrl train --algorithm tabular`")
     if "cma" in methods and find_spec("cma") is None:
@@ -97,7 +105,7 @@ def contest_of(
     playing = {"dqn", "shortlist", "polish", "mixer"} & set(methods)
     if playing and all(contestant.kind == "tabular" for contestant in contestants):
         contestants.append(Contestant(_kind(None), None))
-    return Contest(tuple(m for m in METHODS if m in methods), tuple(contestants), budget, seeds, render)
+    return Contest(tuple(m for m in METHODS if m in methods), tuple(contestants), budget, seeds, render, rules)
 
 
 def _kind(path: Path | None) -> str:
@@ -186,7 +194,7 @@ def _session(
     from mixrl.people import informed
 
     (material,) = load_material([folder], cache)
-    scene = informed(material.scene)
+    scene = material.scene if contest.rules else informed(material.scene)
     _warm(scene, contest)
     before = float(scene.scores(neutral_knobs(scene.facts)[None])[0])
     runs = [(method, policy, seed, search(contest.budget)) for method, policy, seed, search in runs_of(contest, scene)]

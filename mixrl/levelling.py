@@ -1,7 +1,7 @@
 """Faders that bring stems to given loudness, whatever else their strips do: a make-up gain for EQ and pan.
 
 Balance is people's, all else is the score's: so when search has gone on from a mix by what the score says, its stems go
-back to the loudness that they had before, or were delivered at where they had better be left there.
+back to the loudness that they had before.
 """
 
 from __future__ import annotations
@@ -32,9 +32,5 @@ def levelled(scene: Scene, knobs: Knobs, stem_lufs: Array, locked: Collection[st
 
 
 def settled(scene: Scene, before: Knobs, after: Knobs, locked: Collection[str] = ()) -> Knobs:
-    """A mix that search has reached from another, at the levels from before; at those delivered, where people would
-    hardly move them (``Expected.held``)."""
-    expected = scene.facts.expected
-    if expected is not None and expected.held:
-        return levelled(scene, after, expected.level_lufs, locked)
+    """A mix that search has reached from another, at the levels from before."""
     return levelled(scene, after, scene.evaluate(before[None]).stem_lufs[0], locked)

@@ -58,13 +58,16 @@ _REASONS = {
 
 @dataclass(frozen=True)
 class Candidate:
-    """One of the mixes that competed. score: rendered, loudness-matched; predicted: the closed form's."""
+    """One of the mixes that competed. score: rendered, loudness-matched; predicted: the closed form's. balance_db: how
+    far its balance is likely to be from what people would do (``people.balance_risk_db``), dB; None where nobody
+    knows."""
 
     name: str
     settings: MixSettings
     score: float
     predicted: float
     terms: Mapping[str, float]
+    balance_db: float | None = None
 
 
 @dataclass(frozen=True)
@@ -184,9 +187,9 @@ class Mixer:
 
     def mix(self, session: Session, progress: Progress = lambda what, share: None) -> Mix:
         """Plan the mix of a session and let it compete. Raises InputError for locks that match no stem."""
-        from mixrl.competition import winner as winner_of
+        from mixrl.competition import winner_of
         from mixrl.excerpt import excerpt
-        from mixrl.people import informed
+        from mixrl.people import balance_risk, informed
         from mixrl.rendered import Rendered
         from mixrl.rules import rule_mix
         from mixrl.scene import Scene
@@ -219,16 +222,17 @@ class Mixer:
         rules = _keep_locked(self._blended(rules), neutral, locked)
         proposals = {NO_CHANGE: neutral, RULE_MIX: rules, DQN: settings}
         rendered = Rendered(heard, scene)
-        candidates, balances = [], []
+        candidates = []
         for index, (name, proposal) in enumerate(proposals.items()):
             progress("comparing", index / len(proposals))
             measures = rendered.measures(proposal)
             found = {key: float(value) for key, value in terms(measures, scene.facts).items()}
             predicted = float(score(scene.measures(proposal), scene.facts))
-            balances.append(measures.stem_lufs)
-            candidates.append(Candidate(name, proposal, float(score(measures, scene.facts)), predicted, found))
+            scored = float(score(measures, scene.facts))
+            risk = balance_risk(scene.facts, measures.stem_lufs)
+            candidates.append(Candidate(name, proposal, scored, predicted, found, risk))
         progress("comparing", 1.0)
-        winner = candidates[winner_of(scene.facts, np.stack(balances), np.array([c.score for c in candidates]))]
+        winner = candidates[winner_of([c.balance_db for c in candidates], [c.score for c in candidates])]
         if ratios and self.bpm is not None:
             warnings += _tempo_missed(winner.settings, ratios, self.bpm, locked, self.strength)
         master = MasterSettings(ceiling_dbtp=self.ceiling, target_lufs=self.target)

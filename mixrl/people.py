@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from mixrl.errors import InputError
 from mixrl.forest import Forest
 from mixrl.knobs import GAIN, neutral_knobs
-from mixrl.measures import Array, Expected
+from mixrl.measures import Array, Expected, Facts
 from mixrl.scene import Scene
 from mixrl.stem_features import FEATURES, ROLE_FEATURES, role_features, stem_features
 from mixrl.weights import load_arrays, save_arrays
@@ -161,6 +161,12 @@ def weighed(levels: Array, errors_db: Array, delivered: Array) -> Weighed:
     mean = chances @ OFFSETS_DB
     spread_db = np.sqrt(np.maximum(chances @ OFFSETS_DB**2 - mean**2, 0.0))
     return Weighed(middle - away, spread_db, away, weights, by_case)
+
+
+def balance_risk(facts: Facts, stem_lufs: Array) -> float | None:
+    """``balance_risk_db`` of a balance of all stems that sound, stem_lufs (N,); None where nobody knows what people
+    would do."""
+    return None if facts.expected is None else balance_risk_db(facts.expected, stem_lufs, facts.audible)
 
 
 def balance_risk_db(expected: Expected, stem_lufs: Array, counted: NDArray[np.bool_]) -> float:

@@ -29,7 +29,7 @@ from mixrl.facts import nobody_knows
 from mixrl.knobs import COLUMNS, GAIN, TEMPO, Knobs, to_settings
 from mixrl.measures import Array, Measures
 from mixrl.parallel import each_session
-from mixrl.people import LevelPrior, balance_risk_db, informed
+from mixrl.people import LevelPrior, balance_risk, informed
 from mixrl.regressor import Balance, balance_of, learn
 from mixrl.scene import Scene
 from mixrl.session import Session
@@ -170,18 +170,12 @@ def _session(
             rows.append({
                 "session": name, **start, "method": method, "policy": policy, "seed": seed,
                 "mae_db": balance_error_db(measured.stem_lufs, human),
-                "risk_db": _risk(copy, measured),
+                "risk_db": balance_risk(copy.facts, measured.stem_lufs),
                 "score": found.score, "evaluations": found.evaluations, "seconds": found.seconds,
                 **_of_levels(copy, measured, found.knobs, song.roles),
                 **apart,
             })  # fmt: skip
     return about, rows
-
-
-def _risk(copy: Scene, measured: Measures) -> float | None:
-    """How far a mix is taken to be from people's, by who does not know it."""
-    expected = copy.facts.expected
-    return None if expected is None else balance_risk_db(expected, measured.stem_lufs, copy.facts.audible)
 
 
 def _of_levels(copy: Scene, measured: Measures, knobs: Knobs, roles: tuple[str | None, ...]) -> dict[str, Any]:
@@ -271,9 +265,7 @@ SAME_DB = 0.1  # nobody hears such a difference
 
 def _contest_of(starts: Sequence[Mapping[str, Record]]) -> dict[str, float]:
     errors = np.array([[by[name]["mae_db"] for name in CANDIDATES] for by in starts])
-    risks = np.array([[by[name]["risk_db"] for name in CANDIDATES] for by in starts])
-    scores = np.array([[by[name]["score"] for name in CANDIDATES] for by in starts])
-    won = np.array([winner_of(of, its) for of, its in zip(risks, scores, strict=True)])
+    won = [winner_of(*([by[name][what] for name in CANDIDATES] for what in ("risk_db", "score"))) for by in starts]
     taken, best = errors[np.arange(len(starts)), won], errors.min(axis=1)
     always = errors[:, CANDIDATES.index("mixer")]
     before = [(by["dqn"]["mae_db"], by["dqn"]["score"]) for by in starts]

@@ -13,13 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mixrl.contest import MARKS, METHODS, ONE_STEP
+from mixrl.contest import FIXED, MARKS, METHODS, ONE_STEP
 from mixrl.search import score_at
 from mixrl.statistics import iqm, iqm_interval, worst_tenth
 
 Array = NDArray[np.float64]
 Record = Mapping[str, Any]
-_FIXED = ("raw", "equal", "rule")  # no searches
 REFERENCE = MARKS[-1]  # evaluations that CMA-ES has in comparisons with polished mixes
 _LEAST = 1e-9  # an improvement below it has no shares
 _SAME = 1e-6  # scores less apart than this are the same
@@ -171,13 +170,13 @@ class Standings:
         from mixrl.audio import atomic_path
 
         figure, axes = pyplot.subplots(figsize=(8.5, 5.2))
-        searches = [method for method in METHODS if method not in _FIXED]
+        searches = [method for method in METHODS if method not in FIXED]
         colours = dict(zip(searches, pyplot.get_cmap("tab10").colors, strict=False))  # type: ignore[attr-defined]
-        colours |= dict(zip(_FIXED, ("0.65", "0.5", "0.3"), strict=True))
+        colours |= {method: f"{0.75 - 0.15 * number:.2f}" for number, method in enumerate(FIXED)}
         for method in self.runs:
             at, means, intervals = self.curve(method)
             colour, style = colours[method.removesuffix(ONE_STEP)], "--" if method.endswith(ONE_STEP) else "-"
-            if method in _FIXED:
+            if method in FIXED:
                 axes.axhline(means[-1], color=colour, linestyle=":", linewidth=1.3, label=method)
                 continue
             axes.plot(at, means, style, color=colour, linewidth=1.8, label=method, drawstyle="steps-post")

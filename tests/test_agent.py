@@ -212,7 +212,7 @@ def refused(path, *words):
     message = str(caught.value)
     assert message.startswith(f"{path}: ")
     assert "\n" not in message
-    assert "anew" in message or "mixrl train" in message
+    assert "anew" in message or "train it again" in message
     for word in words:
         assert word in message
 

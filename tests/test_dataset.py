@@ -15,6 +15,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from mixrl import dataset
+from mixrl.agent.material import has_balance
 from mixrl.audio import Writer
 from mixrl.dataset import MANIFEST, Built, build
 from mixrl.errors import InputError
@@ -132,6 +133,18 @@ def test_the_split_decides_and_other_songs_are_placed_by_their_music(tmp_path: P
     again = build([renamed], tmp_path / "out2")
     assert again.sessions[0].part == parts["free"], "a song's place must not depend on names"
     assert (tmp_path / "out2" / parts["free"] / "other name").is_dir()
+
+
+def test_a_session_says_when_its_levels_are_nobodys(tmp_path: Path) -> None:
+    song(tmp_path / "in" / "one")
+    song(tmp_path / "in" / "two", 0.9)
+    split = tmp_path / "s.json"
+    split.write_text(json.dumps({"train": ["one", "two"], "no_balance": ["two"]}))
+    build([tmp_path / "in"], tmp_path / "out", split, jobs=1)
+    assert [has_balance(tmp_path / "out/train" / name) for name in ("one", "two")] == [True, False]
+    split.write_text(json.dumps({"train": ["one", "two"], "no_balance": "two"}))
+    with pytest.raises(InputError, match="no_balance"):
+        build([tmp_path / "in"], tmp_path / "out", split, jobs=1)
 
 
 def test_the_same_music_in_two_parts_is_refused(tmp_path: Path) -> None:

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from conftest import RATE, small_stems
 
-from mixrl.balance import balance_error_db
-from mixrl.competition import TIE_DB, winner, winner_of
+from mixrl.competition import TIE_DB, winner_of
 from mixrl.errors import InputError
 from mixrl.facts import nobody_knows
 from mixrl.forest import LEAF, Forest
@@ -18,6 +17,7 @@ from mixrl.levelling import levelled, settled
 from mixrl.people import (
     OFFSETS_DB,
     LevelPrior,
+    balance_risk,
     balance_risk_db,
     default_prior,
     informed,
@@ -281,42 +281,27 @@ def test_faders_make_up_for_eq_and_pan(scene):
     assert settled(scene, before, after, [name]).strips[0].tolist() == after.strips[0].tolist()
 
 
-def test_where_people_would_hardly_move_them_faders_go_back(scene):
-    informed_one = informed(scene)
-    held = replace(
-        informed_one.facts.expected, held=True, level_lufs=scene.measures(scene.neutral()).stem_lufs
-    )
-    copy = scene.with_facts(replace(scene.facts, expected=held))
-    moved = neutral_knobs(copy.facts)
-    moved.strips[:, GAIN] = 5.0 * np.arange(len(moved.strips))
-    found = settled(copy, moved, moved)
-    assert balance_error_db(copy.evaluate(found[None]).stem_lufs[0], held.level_lufs) < 0.06
-
-
 # ---- competition -------------------------------------------------------------------------------------------------
 
 
 def test_the_nearest_to_people_wins_and_the_score_among_equals():
-    assert winner_of(np.array([3.0, 1.0, 2.0]), np.array([0.0, -9.0, 0.0])) == 1
-    assert winner_of(np.array([3.0, 1.0, 1.0 + 0.9 * TIE_DB]), np.array([0.0, -2.0, -1.0])) == 2
-    assert winner_of(np.array([1.0, 1.0]), np.array([-1.0, -1.0])) == 0
-
-
-def test_without_knowing_people_the_score_decides(scene):
-    balances = np.zeros((3, len(scene.facts.names)))
-    assert winner(scene.facts, balances, np.array([-3.0, -1.0, -2.0])) == 1
+    assert winner_of([3.0, 1.0, 2.0], [0.0, -9.0, 0.0]) == 1
+    assert winner_of([3.0, 1.0, 1.0 + 0.9 * TIE_DB], [0.0, -2.0, -1.0]) == 2
+    assert winner_of([1.0, 1.0], [-1.0, -1.0]) == 0
+    assert winner_of([None, None, None], [-3.0, -1.0, -2.0]) == 1
 
 
 def test_the_competition_asks_what_people_would_do(scene):
     copy = broken_copy(scene)
     levels = copy.facts.expected.level_lufs
     worse = levels + 8.0 * (-1.0) ** np.arange(len(levels))
-    assert winner(copy.facts, np.stack([worse, levels]), np.array([0.0, -5.0])) == 1
+    risks = [balance_risk(copy.facts, its) for its in (worse, levels)]
+    assert winner_of(risks, [0.0, -5.0]) == 1
+    assert balance_risk(scene.facts, levels) is None
 
 
 def test_a_song_is_learned_from_as_it_is(scene):
     found = balance_of(scene, True)
-    if found is not None:
-        assert found.features.shape == (len(scene.facts.names), FEATURES)
-        assert found.heard.sum() >= 5
+    assert found.features.shape == (len(scene.facts.names), FEATURES)
+    assert found.heard.sum() == 5
     assert balance_of(scene.subset([0, 1, 2]), True) is None

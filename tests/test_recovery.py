@@ -12,6 +12,7 @@ from stems import RATE, band, mixrl, write
 from mixrl.balance import balance_error_db
 from mixrl.contest import contest_of, sessions_of
 from mixrl.knobs import neutral_knobs
+from mixrl.people import load_prior
 from mixrl.recovery import MEANS, Recovery, broken, competition, nameless, recover, summary
 from mixrl.regressor import balance_of
 from mixrl.scene import Scene
@@ -238,3 +239,21 @@ def test_songs_of_too_few_stems_alone_are_refused(place, tmp_path):
     assert code == 2
     assert "four: fewer than 5 stems are heard" in error
     assert not (tmp_path / "x.json").exists()
+
+
+def test_levels_are_learned_by_a_command(place, tmp_path):
+    pytest.importorskip("sklearn", reason="needs scikit-learn")
+    made = tmp_path / "levels.safetensors"
+    code, _, error = mixrl("levels", place / "one", place / "two", place / "four", "-o", made)
+    assert code == 0
+    assert "learned from 10 stems of 2 songs" in error
+    prior = load_prior(made)
+    assert prior.made_by["songs"] == "2"
+    two = balance_of(Scene.of(load_session(place / "two")), True)
+    levels, _ = prior.predict(two.features, two.roles)
+    assert np.isfinite(levels).all()
+    code, _, error = mixrl("levels", place / "one", place / "two", "-o", made)
+    assert (code, "exists already" in error) == (2, True)
+    code, _, error = mixrl("levels", place / "one", place / "four", "-o", tmp_path / "other.safetensors")
+    assert (code, "two songs or more" in error) == (2, True)
+    assert not (tmp_path / "other.safetensors").exists()

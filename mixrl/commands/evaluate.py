@@ -43,6 +43,9 @@ def search(
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each method that draws lots.")] = 1,
     part: Annotated[str, typer.Option(help="Part of a data set: test, validation or train.")] = "test",
     render: Annotated[bool, typer.Option(help="Score each method's mix on rendered audio too.")] = True,
+    rules: Annotated[
+        bool, typer.Option("--rules", help="Score balance by published levels of roles, not by what people would do.")
+    ] = False,
     jobs: Annotated[int, typer.Option(min=1, help="Sessions to work on at a time; times are best taken with 1.")] = 1,
     cache: Annotated[
         Path | None, typer.Option(help="Folder that remembers sessions listened to (default: none).")
@@ -76,7 +79,7 @@ def search(
     if wanted == []:
         raise InputError("--methods names none: write them like greedy,cma,dqn")
     sessions = sessions_of(folders, part)
-    contest = contest_of(wanted, policy, budget, seeds, render)
+    contest = contest_of(wanted, policy, budget, seeds, render, rules)
 
     from rich.console import Console
 
@@ -92,7 +95,7 @@ def search(
     summary, comparisons = standings.summary(), standings.comparisons()
     if json is not None:
         made = {
-            "version": VERSION, "mixrl": __version__, "command": command_line(), "budget": budget,
+            "version": VERSION, "mixrl": __version__, "command": command_line(), "budget": budget, "rules": rules,
             "sessions": about, "results": results, "failed": failed, "summary": summary, "comparisons": comparisons,
         }  # fmt: skip
         with atomic_path(json, force) as written:

@@ -145,7 +145,9 @@ def _object(
         "score_before": made.score_before,
         "score_after": made.score_after,
         "winner": made.winner,
-        "candidates": {c.name: {"score": c.score, "predicted": c.predicted} for c in made.candidates},
+        "candidates": {
+            c.name: {"score": c.score, "predicted": c.predicted, "balance_db": c.balance_db} for c in made.candidates
+        },
         "moves": [asdict(move) for move in made.moves],
         "warnings": list(warnings),
         "recipe_file": None if recipe is None else str(recipe),
@@ -173,7 +175,9 @@ def _show(made: Mix, delivery: Delivery, output: Path, warnings: tuple[str, ...]
         console.print(table)
     for candidate in made.candidates:
         mark = " <- the mix" if candidate.name == made.winner else ""
-        console.print(f"{candidate.name:10s} score {candidate.score:+.3f}{mark}")
+        risk = candidate.balance_db
+        near = "" if risk is None else f"  balance probably {risk:.1f} dB from people's"
+        console.print(f"{candidate.name:10s} score {candidate.score:+.3f}{near}{mark}")
     for warning in warnings:
         errors.print(f"warning: {warning}", style="yellow", markup=False, soft_wrap=True)
     console.print(delivered_line(output, delivery), markup=False, soft_wrap=True)
