@@ -18,7 +18,7 @@ import numpy as np
 
 from mixrl.errors import InputError
 from mixrl.knobs import Knobs, neutral_knobs, to_settings
-from mixrl.levelling import settled
+from mixrl.levelling import kept_levels, levelled
 from mixrl.parallel import each_session
 from mixrl.search import (
     TRIES,
@@ -285,7 +285,7 @@ def _played(scene: Scene, method: str, player: Player | None, seed: int | None) 
             if method in ("pattern", "polish", "mixer"):
                 pattern_search(objective, Space.around(objective.best, scene.facts), seed or 0)
             if method == "mixer":
-                objective.settle(settled(scene, played, objective.best))
+                objective.settle(levelled(scene, objective.best, kept_levels(scene, played)))
             elif method == "cma":
                 cma_es(objective, Space.around(objective.best, scene.facts), seed or 0)
         return objective.found()

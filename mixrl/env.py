@@ -21,6 +21,7 @@ from mixrl.excerpt import excerpt
 from mixrl.knobs import Knobs, neutral_knobs, to_settings
 from mixrl.measures import Measures
 from mixrl.moves import KINDS, MOVE_COST, Layout, apply, step_limit
+from mixrl.people import informed
 from mixrl.scene import Scene
 from mixrl.score import score
 from mixrl.session import Session
@@ -32,9 +33,9 @@ Observation = dict[str, np.ndarray]
 
 def make_env(session: Session, *, backend: str = "scene", target: float = -14.0, ceiling: float = -1.0) -> MixEnv:
     """An environment on a session (a long one's excerpt), judged in closed form ("scene") or on rendered audio
-    ("render", much slower)."""
+    ("render", much slower). Balance is judged by what people would do."""
     session = excerpt(session)
-    scene = Scene.of(session, target_lufs=target, ceiling_dbtp=ceiling)
+    scene = informed(Scene.of(session, target_lufs=target, ceiling_dbtp=ceiling))
     if backend != "render":
         return MixEnv(scene, backend=backend)
     from mixrl.rendered import Rendered

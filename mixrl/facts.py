@@ -31,7 +31,7 @@ def gather(
     ``tempo.TempoPlan``); a stem that is absent stays as it is.
     """
     names = session.names
-    roles = tuple(role_of(name) for name in names)
+    roles = tuple(stem.role or role_of(stem.name) for stem in session.stems)
     members = tuple(
         stem.group or group_of_role(role) for stem, role in zip(session.stems, roles, strict=True)
     )

@@ -1,7 +1,7 @@
 """Faders that bring stems to given loudness, whatever else their strips do: a make-up gain for EQ and pan.
 
 Balance is people's, all else is the score's: so when search has gone on from a mix by what the score says, its stems go
-back to the loudness that they had before.
+back to the loudness that they had before; where people would hardly move the faders, to that which they came with.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from mixrl.scene import Scene
 
 _LOOKS = 2
 _GRID_DB = 0.1  # what a person would write down
+_NEAR_DB = 0.15  # a stem that is off by less is left alone
 
 
 def levelled(scene: Scene, knobs: Knobs, stem_lufs: Array, locked: Collection[str] = ()) -> Knobs:
@@ -27,10 +28,15 @@ def levelled(scene: Scene, knobs: Knobs, stem_lufs: Array, locked: Collection[st
     for _ in range(_LOOKS):  # the gate moves a little with the level: the second time finds what is left
         apart = stem_lufs - scene.evaluate(found[None]).stem_lufs[0]
         gains = np.round((found.strips[:, GAIN] + apart) / _GRID_DB) * _GRID_DB
-        found.strips[free, GAIN] = np.clip(gains, *GAIN_LIMITS_DB)[free]
+        off = free & (np.abs(apart) > _NEAR_DB)
+        found.strips[off, GAIN] = np.clip(gains, *GAIN_LIMITS_DB)[off]
     return found
 
 
-def settled(scene: Scene, before: Knobs, after: Knobs, locked: Collection[str] = ()) -> Knobs:
-    """A mix that search has reached from another, at the levels from before."""
-    return levelled(scene, after, scene.evaluate(before[None]).stem_lufs[0], locked)
+def kept_levels(scene: Scene, knobs: Knobs) -> Array:
+    """(N,) the loudness at which search that goes on from a mix should leave its stems, LUFS: as it is there; as they
+    were delivered, where faders had better stay (``Expected.held``)."""
+    expected = scene.facts.expected
+    if expected is not None and expected.held:
+        return expected.level_lufs
+    return scene.evaluate(knobs[None]).stem_lufs[0]

@@ -12,6 +12,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,9 +37,16 @@ from mixrl.settings import (
 if TYPE_CHECKING:
     from mixrl.agent.policy import Policy
     from mixrl.delivery import Delivery
-    from mixrl.measures import Facts, Measures
+    from mixrl.measures import Array, Facts, Measures
     from mixrl.scene import Scene
 
+class Unsaid(Enum):
+    """Nothing was given, not even None."""
+
+    UNSAID = "unsaid"
+
+
+UNSAID = Unsaid.UNSAID
 NO_CHANGE, RULE_MIX, DQN = "no change", "rule mix", "dqn"
 POLISH = 1000  # evaluations
 Progress = Callable[[str, float], None]  # (what is being done, share of it that is done)
@@ -136,7 +144,8 @@ class Mixer:
     """How to mix.
 
     target: integrated loudness, LUFS; None keeps the level and only holds the ceiling. ceiling: true peak, dBTP.
-    bpm: tempo to bring the mix to. locked: stem names (or globs) that no move may touch. strength: 0..1 by kind of
+    bpm: tempo to bring the mix to. locked: stem names (or globs) that no move may touch, besides
+    those that the session's ``mixrl.toml`` locks. strength: 0..1 by kind of
     move (gain, pan, eq, highpass, compressor, polarity, tempo): how much of what was planned is kept, 0 for none.
     steps: settings changed at the most (None: any number, and the policy makes 64 moves at the most, or four a stem).
     seed: of the dither. policy: None for the one that ships. polish: mixes that the local search
@@ -195,7 +204,7 @@ class Mixer:
         from mixrl.scene import Scene
         from mixrl.tempo import session_tempo
 
-        locked = _locked(session, self.locked)
+        locked = _locked(session, (*self.locked, *session.wishes.locked))
         warnings = list(session.warnings)
         progress("listening", 0.0)
         plan = session_tempo(session) if self._use("tempo") else None
@@ -255,7 +264,7 @@ class Mixer:
         """Let the policy move from the rule mix, or from no change if that is better, until it stops; the mix on the
         way that was best, less the cost of its moves, is kept, polished and explained."""
         from mixrl.agent.policy import default_policy
-        from mixrl.levelling import settled
+        from mixrl.levelling import kept_levels
         from mixrl.rules import starting_mix
         from mixrl.search import TRIES, TRIES_BEFORE_POLISH, Objective, Space, follow, pattern_search
 
@@ -288,11 +297,10 @@ class Mixer:
             polished = space.knobs(point[None])[0]
         else:
             polished = knobs
-        if self.steps is None and "gain" in kinds:  # which may take more settings
-            polished = settled(scene, knobs, polished, locked)
-        knobs = polished
+        # to keep levels may take more settings
+        levels = kept_levels(scene, knobs) if self.steps is None and "gain" in kinds else None
         progress("mixing", 1.0)
-        return self._log(scene, _explained(scene, knobs, locked, kinds))
+        return self._log(scene, _explained(scene, polished, locked, kinds, levels))
 
     def _log(
         self, scene: Scene, path: Sequence[tuple[int, MixSettings]]
@@ -334,8 +342,8 @@ class Mixer:
 def mix(
     folder: str | os.PathLike[str],
     *,
-    target: float | None = -14.0,
-    ceiling: float = -1.0,
+    target: float | Unsaid | None = UNSAID,
+    ceiling: float | Unsaid = UNSAID,
     bpm: float | None = None,
     locked: Sequence[str] = (),
     strength: Mapping[str, float] | None = None,
@@ -348,12 +356,24 @@ def mix(
 ) -> Mix:
     """Mix a folder of stems: ``mixrl.mix("my-song", target=-14.0).write("my-song.wav")``.
 
-    Arguments as for ``Mixer``; include: stems that would be left out (click tracks, a mixdown) to take back.
+    Arguments as for ``Mixer``; include: stems that would be left out (click tracks, a mixdown) to take back. Target,
+    ceiling and tempo that are not given are those of the folder's ``mixrl.toml``, if it says so, and what it locks is
+    locked.
     Raises InputError for a folder, file or value that cannot be used, naming it and the mend.
     """
-    mixer = Mixer(target, ceiling, bpm, locked, strength or {}, steps, seed, policy, polish)
+    mixer = Mixer(
+        -14.0 if isinstance(target, Unsaid) else target, -1.0 if isinstance(ceiling, Unsaid) else ceiling,
+        bpm, locked, strength or {}, steps, seed, policy, polish,
+    )  # fmt: skip
     progress("loading", 0.0)
     session = load_session(folder, include=include)
+    said = session.wishes
+    mixer = replace(
+        mixer,
+        target=said.target if isinstance(target, Unsaid) and said.target is not None else mixer.target,
+        ceiling=said.ceiling if isinstance(ceiling, Unsaid) and said.ceiling is not None else mixer.ceiling,
+        bpm=said.bpm if bpm is None else bpm,
+    )
     return replace(mixer.mix(session, progress), include=tuple(include))
 
 
@@ -474,10 +494,12 @@ def _settings_off(knobs: Knobs, facts: Facts) -> int:
 
 
 def _explained(
-    scene: Scene, knobs: Knobs, locked: Sequence[str], kinds: Sequence[str]
+    scene: Scene, knobs: Knobs, locked: Sequence[str], kinds: Sequence[str], levels: Array | None
 ) -> list[tuple[int, MixSettings]]:
     """The way from no change to a mix, a setting at a time, those that bring most first: an action on each, and the
-    settings it leads to. Settings that bring less than ``MOVE_COST`` are put back."""
+    settings it leads to. Settings that bring less than ``MOVE_COST`` are put back; then the stems are brought to these
+    levels (N,), LUFS, if there are any."""
+    from mixrl.levelling import levelled
     from mixrl.search import Objective, Space, trimmed
 
     facts = scene.facts
@@ -488,6 +510,8 @@ def _explained(
         path.append((layout.size - 1, to_settings(base, facts)))
     space = Space.around(base, facts, locked, kinds)
     point, brought = trimmed(Objective(scene), space, space.point(knobs))
+    if levels is not None:
+        point = space.point(levelled(scene, space.knobs(point[None])[0], levels, locked))
     reached = space.origin.copy()
     turned = np.flatnonzero(point != space.origin)
     for knob in turned[np.argsort(-brought[turned], kind="stable")]:

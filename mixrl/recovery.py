@@ -112,7 +112,10 @@ def _listened(cache: Path, name: str, folder: Path) -> Balance | None:
 def nameless(session: Session) -> Session:
     """The session with stems called track01, track02 and so on, in no folders, in the same order."""
     digits = len(str(len(session.stems)))
-    stems = [replace(stem, name=f"track{n:0{max(digits, 2)}d}", group=None) for n, stem in enumerate(session.stems, 1)]
+    stems = [
+        replace(stem, name=f"track{n:0{max(digits, 2)}d}", group=None, role=None)
+        for n, stem in enumerate(session.stems, 1)
+    ]
     return replace(session, stems=tuple(stems))
 
 

@@ -33,6 +33,7 @@ from mixrl.errors import InputError
 from mixrl.headers import FFMPEG_SUFFIXES, SUFFIXES
 from mixrl.mixdown import find_mixdown
 from mixrl.roles import role_of
+from mixrl.wishes import FILE, Wishes, asked_of, read_wishes
 
 SILENT_PEAK = 1e-4
 """-80 dBFS: a stem that never gets above is dither or hum, and counts as silent."""
@@ -50,7 +51,8 @@ class Stem:
     name: str  # unique; relative path without suffix, "drums/kick"
     source: Source
     files: tuple[Path, ...] = ()
-    group: str | None = None  # first sub-folder
+    group: str | None = None  # first sub-folder, or what mixrl.toml says
+    role: str | None = None  # what mixrl.toml says; None: its name and its sound have to tell
     offset: int = 0
     silent: bool = False
     peak: float = 0.0  # largest |sample|, full scale 1.0
@@ -83,6 +85,7 @@ class Session:
     folder: Path | None = None
     left_out: tuple[LeftOut, ...] = ()
     warnings: tuple[str, ...] = ()
+    wishes: Wishes = field(default_factory=Wishes)
 
     @property
     def duration_s(self) -> float:
@@ -209,14 +212,17 @@ def load_session(folder: str | os.PathLike[str], *, include: Sequence[str] = ())
     - Mono files named left and right of one thing ("OH.L", "OH.R") are joined.
     - Broadcast-WAV time references place the stems, relative to the earliest, if all of them have one.
     - The session's rate is the most common one (the higher of two as common); the others are resampled.
+    - A ``mixrl.toml`` in the folder says what stems are, how they are grouped, and what to take back (``wishes``).
     - Left out, with a warning: click and guide tracks (by name), the mix itself (by nulling against the sum of
       the others; by coherence if it is called a mix or master). `include` takes back what matches a stem's
       name, a file's name, or a glob of these.
 
     Raises InputError, naming the file and the mend, for a folder or file that cannot be read, no audio, damaged
-    audio, NaN or absurd samples, more than two channels, and an `include` that matches nothing.
+    audio, NaN or absurd samples, more than two channels, an `include` that matches nothing, and a `mixrl.toml` that
+    means nothing.
     """
     root = Path(folder)
+    wishes = read_wishes(root)
     sources = [FileSource(path) for path in _audio_files(root)]
     for source in sources:
         if source.channels > 2:
@@ -224,7 +230,7 @@ def load_session(folder: str | os.PathLike[str], *, include: Sequence[str] = ())
             raise InputError(f"{source.path}: has {source.channels} channels: {mend}")
     base = _base(root, [source.path for source in sources])
     tracks = _joined(_named(base, sources))
-    wanted = _matches(tracks, include)
+    wanted = _matches(tracks, [*include, *wishes.include])
     out = [LeftOut(t.name, t.files[0], reason) for t in tracks if (reason := _click_or_guide(t, wanted))]
     tracks = [t for t in tracks if t.name not in {left.name for left in out}]
     if not tracks:
@@ -237,7 +243,7 @@ def load_session(folder: str | os.PathLike[str], *, include: Sequence[str] = ())
     offsets, trouble = _offsets(tracks, rate, folders)
     warnings += trouble
     stems = [
-        Stem(t.name, resampled(t.source, rate), t.files, t.name.partition("/")[0] if "/" in t.name else None, at)
+        Stem(t.name, resampled(t.source, rate), t.files, t.name.partition("/")[0] if "/" in t.name else None, offset=at)
         for t, at in zip(tracks, offsets, strict=True)
     ]
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
@@ -255,7 +261,12 @@ def load_session(folder: str | os.PathLike[str], *, include: Sequence[str] = ())
         why = {"mix": "is the mix of the others", "click": "is a click track by its name"}
         said = why.get(left.reason, "is a guide track by its name")
         warnings.append(f"{left.name}: left out, it {said}; --include {_quoted(left.name)} takes it back")
-    return _assembled(base.resolve().name or "session", root, rate, stems, out, warnings)
+    path, names = root / FILE, [stem.name for stem in stems]
+    roles, groups = (asked_of(asked, names, path) for asked in (wishes.roles, wishes.groups))
+    stems = [
+        replace(stem, role=roles.get(stem.name), group=groups.get(stem.name, stem.group)) for stem in stems
+    ]
+    return replace(_assembled(base.resolve().name or "session", root, rate, stems, out, warnings), wishes=wishes)
 
 
 @dataclass(frozen=True)

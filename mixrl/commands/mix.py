@@ -11,23 +11,26 @@ from mixrl.presets import PRESETS
 
 if TYPE_CHECKING:
     from mixrl.delivery import Delivery
-    from mixrl.mixer import Mix
+    from mixrl.mixer import Mix, Unsaid
 
 
 def mix(
-    folder: Annotated[Path, typer.Argument(help="Folder of stems; sub-folders are groups.", show_default=False)],
+    folder: Annotated[
+        Path,
+        typer.Argument(help="Folder of stems; sub-folders are groups; its mixrl.toml is heeded.", show_default=False),
+    ],
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Output file, .wav or .flac (default: the folder's name, .wav)."),
     ] = None,
     target: Annotated[
-        float | None, typer.Option(help="Integrated loudness, LUFS (default -14).", show_default=False)
+        float | None, typer.Option(help="Integrated loudness, LUFS (mixrl.toml's, or -14).", show_default=False)
     ] = None,
     preset: Annotated[
         str | None, typer.Option(help=f"Loudness and ceiling of a platform: {', '.join(PRESETS)}.", show_default=False)
     ] = None,
     ceiling: Annotated[
-        float | None, typer.Option(help="True-peak ceiling, dBTP (default -1).", show_default=False)
+        float | None, typer.Option(help="True-peak ceiling, dBTP (mixrl.toml's, or -1).", show_default=False)
     ] = None,
     bpm: Annotated[float | None, typer.Option(help="Bring the mix to this tempo.", show_default=False)] = None,
     lock: Annotated[list[str] | None, typer.Option(help="Stem (or glob) to leave as it is; repeatable.")] = None,
@@ -105,8 +108,12 @@ def mix(
         _show(made, delivery, output, warnings)
 
 
-def _loudness(target: float | None, preset: str | None, ceiling: float | None) -> tuple[float, float]:
+def _loudness(
+    target: float | None, preset: str | None, ceiling: float | None
+) -> tuple[float | Unsaid, float | Unsaid]:
+    """Target and ceiling, as far as they were asked for."""
     from mixrl.errors import InputError
+    from mixrl.mixer import UNSAID
 
     if preset is not None:
         if preset not in PRESETS:
@@ -115,7 +122,7 @@ def _loudness(target: float | None, preset: str | None, ceiling: float | None) -
             raise InputError("give --target or --preset, not both")
         target, preset_ceiling = PRESETS[preset]
         ceiling = preset_ceiling if ceiling is None else ceiling
-    return -14.0 if target is None else target, -1.0 if ceiling is None else ceiling
+    return UNSAID if target is None else target, UNSAID if ceiling is None else ceiling
 
 
 def _strengths(text: str | None) -> dict[str, float]:
