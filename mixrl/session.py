@@ -222,8 +222,8 @@ def load_session(folder: str | os.PathLike[str], *, include: Sequence[str] = ())
     means nothing.
     """
     root = Path(folder)
-    wishes = read_wishes(root)
     sources = [FileSource(path) for path in _audio_files(root)]
+    wishes = read_wishes(root)
     for source in sources:
         if source.channels > 2:
             mend = "split it into mono or stereo files, or fold it down to stereo"
