@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mixrl.errors import InputError
-from mixrl.knobs import Knobs, neutral_knobs, to_settings
+from mixrl.knobs import Knobs, joined, neutral_knobs, to_settings
 from mixrl.levelling import kept_levels, levelled
 from mixrl.parallel import each_session
 from mixrl.search import (
@@ -285,7 +285,9 @@ def _played(scene: Scene, method: str, player: Player | None, seed: int | None) 
             if method in ("pattern", "polish", "mixer"):
                 pattern_search(objective, Space.around(objective.best, scene.facts), seed or 0)
             if method == "mixer":
-                objective.settle(levelled(scene, objective.best, kept_levels(scene, played)))
+                levels = kept_levels(scene, played)
+                mixes = joined([levelled(scene, mix, levels) for mix in (objective.best, played)])
+                objective.settle(mixes[int(np.argmax(scene.scores(mixes)))])
             elif method == "cma":
                 cma_es(objective, Space.around(objective.best, scene.facts), seed or 0)
         return objective.found()

@@ -106,7 +106,7 @@ class MixEnv(gymnasium.Env[Observation, np.int64]):
         self.knobs = self._as_knobs((options or {}).get("settings", self.start))
         self._taken = 0
         self._look()
-        return self._observation(), {"score": self.score, "closeness": self.closeness}
+        return self._observation(), self._info()
 
     def step(self, action: np.int64 | int) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Make one move. Returns observation, reward, terminated, truncated, info (score, illegal)."""
@@ -118,9 +118,13 @@ class MixEnv(gymnasium.Env[Observation, np.int64]):
         if not illegal and not stop:
             self.knobs = apply(self.knobs, self.scene.facts, action)
         self._look()
-        info = {"score": self.score, "closeness": self.closeness, "illegal": illegal}
+        info = {**self._info(), "illegal": illegal}
         reward = 0.0 if stop or illegal else self.score + self.closeness - before - MOVE_COST
         return self._observation(), reward, stop, not stop and self._taken >= self.steps, info
+
+    def _info(self) -> dict[str, Any]:
+        closeness = {} if self._goal is None else {"closeness": self.closeness}
+        return {"score": self.score, **closeness}
 
     @property
     def settings(self) -> MixSettings:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixrl.errors import InputError, ProcessingError
-from mixrl.knobs import COMPRESSOR, EQ, GAIN, HIGHPASS, INVERT, PAN, TEMPO, Knobs, neutral_knobs, to_settings
+from mixrl.knobs import COMPRESSOR, EQ, GAIN, HIGHPASS, INVERT, PAN, TEMPO, Knobs, joined, neutral_knobs, to_settings
 from mixrl.moves import GROUP_MOVES, KINDS, MOVE_COST, STEM_MOVES, Layout, Move, step_limit, to_tempo
 from mixrl.recipe import LoggedMove, Recipe, write_recipe
 from mixrl.score import TERMS, WEIGHTS, score, terms
@@ -241,7 +241,11 @@ class Mixer:
             risk = balance_risk(scene.facts, measures.stem_lufs)
             candidates.append(Candidate(name, proposal, scored, predicted, found, risk))
         progress("comparing", 1.0)
-        winner = candidates[winner_of([c.balance_db for c in candidates], [c.score for c in candidates])]
+        running = candidates
+        if self.bpm is not None:  # a tempo that was asked for goes before
+            there = [c for c in candidates if not _tempo_missed(c.settings, ratios, self.bpm, locked, self.strength)]
+            running = there or candidates
+        winner = running[winner_of([c.balance_db for c in running], [c.score for c in running])]
         if ratios and self.bpm is not None:
             warnings += _tempo_missed(winner.settings, ratios, self.bpm, locked, self.strength)
         master = MasterSettings(ceiling_dbtp=self.ceiling, target_lufs=self.target)
@@ -264,7 +268,7 @@ class Mixer:
         """Let the policy move from the rule mix, or from no change if that is better, until it stops; the mix on the
         way that was best, less the cost of its moves, is kept, polished and explained."""
         from mixrl.agent.policy import default_policy
-        from mixrl.levelling import kept_levels
+        from mixrl.levelling import kept_levels, levelled
         from mixrl.rules import starting_mix
         from mixrl.search import TRIES, TRIES_BEFORE_POLISH, Objective, Space, follow, pattern_search
 
@@ -297,8 +301,11 @@ class Mixer:
             polished = space.knobs(point[None])[0]
         else:
             polished = knobs
-        # to keep levels may take more settings
-        levels = kept_levels(scene, knobs) if self.steps is None and "gain" in kinds else None
+        levels = None
+        if self.steps is None and "gain" in kinds:  # to keep levels may take more settings
+            levels = kept_levels(scene, knobs)
+            mixes = joined([levelled(scene, mix, levels, locked) for mix in (polished, knobs)])
+            polished = mixes[int(np.argmax(scene.scores(mixes)))]  # at their levels, polish can have made it worse
         progress("mixing", 1.0)
         return self._log(scene, _explained(scene, polished, locked, kinds, levels))
 

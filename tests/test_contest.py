@@ -245,7 +245,7 @@ def test_the_command_prints_tables_and_writes_json_and_plot(place, tmp_path):
     assert code == 0
     made = json.loads((tmp_path / "a.json").read_text(), parse_constant=pytest.fail)
     assert set(made) == {
-        "version", "mixrl", "command", "budget", "sessions", "results", "failed", "summary", "comparisons",
+        "version", "mixrl", "command", "budget", "rules", "sessions", "results", "failed", "summary", "comparisons",
     }  # fmt: skip
     assert (made["version"], made["budget"]) == (1, 300)
     assert set(made["sessions"][0]) == {"name", "real", "stems", "seconds", "score_before", "best_known"}

@@ -73,7 +73,7 @@ class Counting:
     def evaluate(self, knobs):
         raise AssertionError("nobody evaluates around the objective")
 
-    measures = deltas = evaluate
+    measures = evaluate
 
     def current(self, knobs):
         from mixrl.score import scored
@@ -83,12 +83,22 @@ class Counting:
             self.count += 1
         return measures
 
+    def deltas(self, knobs):
+        from mixrl.score import scored
+
+        actions, after = self.scene.deltas(knobs)
+        self._looked(knobs, actions, scored(after, self.scene.yardstick))
+        return actions, after
+
     def successor_scores(self, knobs):
         actions, scores = self.scene.successor_scores(knobs)
+        self._looked(knobs, actions, scores)
+        return actions, scores
+
+    def _looked(self, knobs, actions, scores):
         allowed = legal(knobs, self.scene.facts, self.locked, self.kinds)[actions]
         self.count += int(allowed.sum())
         self.known = scores[allowed].tolist()
-        return actions, scores
 
 
 def raw(objective):
