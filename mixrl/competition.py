@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-TIE_DB = 0.1  # so much further from people's balance is as near
+TIE_DB = 0.25  # so much further from people's balance is as near
 
 
 def winner_of(risks_db: Sequence[float | None], scores: Sequence[float]) -> int:

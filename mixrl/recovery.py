@@ -26,7 +26,7 @@ from mixrl.balance import (
 from mixrl.competition import winner_of
 from mixrl.contest import METHODS, ONE_STEP, Contest, runs_of
 from mixrl.facts import nobody_knows
-from mixrl.knobs import COLUMNS, GAIN, TEMPO, Knobs, to_settings
+from mixrl.knobs import COLUMNS, GAIN, TEMPO, to_settings
 from mixrl.measures import Array, Measures
 from mixrl.parallel import each_session
 from mixrl.people import LevelPrior, balance_risk, informed
@@ -175,18 +175,19 @@ def _session(
                 "mae_db": balance_error_db(measured.stem_lufs, human),
                 "risk_db": balance_risk(copy.facts, measured.stem_lufs),
                 "score": found.score, "evaluations": found.evaluations, "seconds": found.seconds,
-                **_of_levels(copy, measured, found.knobs, song.roles),
+                **_of_levels(copy, measured, song),
                 **apart,
             })  # fmt: skip
     return about, rows
 
 
-def _of_levels(copy: Scene, measured: Measures, knobs: Knobs, roles: tuple[str | None, ...]) -> dict[str, Any]:
-    """What is said of a mix's levels besides their error: how far they were moved, and loudness by role."""
+def _of_levels(copy: Scene, measured: Measures, song: Balance) -> dict[str, Any]:
+    """What is said of a mix's levels besides their error: how far those of heard stems were moved, and loudness by
+    role."""
     before = copy.measures(copy.neutral()).stem_lufs
     return {
-        "change_db": level_change_db(measured.stem_lufs, before, copy.facts.audible),
-        "role_lu": loudness_by_role(roles, measured.stem_lufs, float(measured.integrated_lufs)),
+        "change_db": level_change_db(measured.stem_lufs, before, song.heard),
+        "role_lu": loudness_by_role(song.roles, measured.stem_lufs, float(measured.integrated_lufs)),
     }
 
 
