@@ -46,8 +46,9 @@ Record = Mapping[str, Any]
 class Recovery:
     """Who mixes, and from where. contest: methods, policies, budget, and whether mixes are rendered and their sound
     compared. starts: copies of each session for each of spreads_db, with every fader off by up to that either way (a
-    single copy for 0). names: whether the methods know what the stems are called. means: whether role means take part.
-    leave_out: whether what people would do with a song is learned from the others, and not what ships."""
+    single copy for 0). names: whether the methods know what the stems are called. means: whether role means take part,
+    if there are names. leave_out: whether what people would do with a song is learned from the others, and not what
+    ships."""
 
     contest: Contest
     starts: int = 5
@@ -82,7 +83,7 @@ def recover(
     )
     about = [one for one, _ in held.values()]
     rows = [row for _, its in held.values() for row in its]
-    if recovery.means:
+    if recovery.means and recovery.names:  # which is all that they go by
         for name, song in songs.items():
             if name in held and others[name]:
                 human = np.where(song.heard, song.human_lufs, -np.inf)

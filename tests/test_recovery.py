@@ -202,19 +202,26 @@ def test_intervals_of_a_ratio_hold_it_and_narrow_with_more_songs():
 def test_the_command_writes_what_it_shows(place, tmp_path):
     made = tmp_path / "balance.json"
     arguments = ("evaluate", "balance", place / "one", place / "two", place / "four", "--starts", 1)
-    options = ("--methods", "equal,means,regressor,dqn", "--no-names", "--budget", 60, "--json", made)
+    options = ("--methods", "equal,means,regressor,dqn", "--spread", "0,12", "--budget", 60, "--json", made)
     code, out, error = mixrl(*arguments, *options)
     assert code == 0
     assert "left out: four: fewer than 5 stems are heard" in error
     found = json.loads(made.read_text())
-    assert found["names"] is False
+    assert found["names"] is True
+    assert {row["spread_db"] for row in found["results"]} == {0.0, 12.0}
     assert {row["method"] for row in found["results"]} == {"equal", "means", "regressor", "dqn"}
     assert all(row["mr_stft"] >= 0.0 for row in found["results"] if row["method"] != MEANS)
     shown = [line.split() for line in out.splitlines() if line.split()[:1] == ["dqn"]]
-    assert shown[0][2] == f"{found['summary']['12']['real']['dqn']['mae_db']:.2f}"
+    assert len(shown) == 2
+    assert shown[1][2] == f"{found['summary']['12']['real']['dqn']['mae_db']:.2f}"
     code, _, error = mixrl(*arguments, *options)
     assert code == 2
     assert "exists already" in error
+
+
+def test_without_names_role_means_have_nothing_to_go_by(place):
+    rows = played(place, "equal", "regressor", MEANS, names=False, starts=1)[1]
+    assert {row["method"] for row in rows} == {"equal", "regressor"}
 
 
 @pytest.mark.parametrize(
