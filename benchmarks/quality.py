@@ -18,6 +18,7 @@ from mixrl.agent.policy import default_policy, load_policy
 from mixrl.excerpt import excerpt
 from mixrl.measures import CENTRES_HZ
 from mixrl.mixer import Mixer
+from mixrl.people import informed
 from mixrl.rendered import Rendered
 from mixrl.rules import equal_loudness
 from mixrl.scene import Scene
@@ -43,7 +44,7 @@ def main() -> None:
         session = load_session(folder)
         heard = excerpt(session)
         mix = Mixer(policy=policy).mix(session)
-        scene = Scene.of(heard)
+        scene = informed(Scene.of(heard))
         rendered = Rendered(heard, scene)
         scores = {c.name: c.score for c in mix.candidates}
         scores["equal loudness"] = float(score(rendered.measures(equal_loudness(scene)), scene.facts))

@@ -99,16 +99,17 @@ def informed(scene: Scene, prior: LevelPrior | None = None) -> Scene:
     target[sounds], spread[sounds] = delivered[sounds] + found.change_db, found.spread_db
     centre, chances = delivered.copy(), np.zeros((len(found.cases), count, len(OFFSETS_DB)))
     centre[sounds], chances[:, sounds] = delivered[sounds] - found.away_db, found.chances
-    expected = Expected(target, np.zeros(count), np.zeros(count), centre, found.cases, chances, False)
+    as_delivered = scene.evaluate(neutral_knobs(scene.facts)[None]).at(0)
+    expected = Expected(target, np.zeros(count), np.zeros(count), as_delivered, centre, found.cases, chances, False)
     gain = balance_risk_db(expected, delivered, scene.facts.audible)
     gain -= balance_risk_db(expected, target, scene.facts.audible)
     if gain < _WORTH_DB:
         target, spread = delivered, np.zeros(count)
     knobs = neutral_knobs(scene.facts)
     knobs.strips[:, GAIN] = target - delivered
-    mixed = float(scene.evaluate(knobs[None]).integrated_lufs[0])
+    mix = scene.evaluate(knobs[None]).at(0)
     expected = replace(
-        expected, level_lufs=target, relative_lu=target - mixed, held=gain < _WORTH_DB,
+        expected, level_lufs=target, relative_lu=target - mix.integrated_lufs, held=gain < _WORTH_DB, mix=mix,
         tolerance_db=np.maximum(TOLERANCE * spread, LEAST_TOLERANCE_DB),
     )  # fmt: skip
     return scene.with_facts(replace(scene.facts, expected=expected))

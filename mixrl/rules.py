@@ -27,21 +27,7 @@ def rule_mix(scene: Scene) -> MixSettings:
     """Each role at its published mean level (``roles.LEVELS``), a high-pass where the role has no bass, and mono
     support stems spread to alternate sides."""
     facts = scene.facts
-    return _arranged(scene, level_corridor(facts.roles, tuple(bool(a) for a in facts.audible))[:, 0])
-
-
-def expected_mix(scene: Scene) -> MixSettings:
-    """As ``rule_mix``, but each stem at the level that people would give it (``Facts.expected``). ValueError where
-    nobody asked for that (see ``people.informed``)."""
-    if scene.facts.expected is None:
-        raise ValueError("nothing is known of what people would do with this scene: inform it first")
-    return _arranged(scene, scene.facts.expected.level_lufs)
-
-
-def _arranged(scene: Scene, levels: Array) -> MixSettings:
-    """Stems at these relative levels (N,), LU, with the high-pass and the pan of their roles."""
-    facts = scene.facts
-    settings = at_levels(scene, levels)
+    settings = at_levels(scene, level_corridor(facts.roles, tuple(bool(a) for a in facts.audible))[:, 0])
     side = -1.0
     strips = {}
     for index, name in enumerate(facts.names):
@@ -55,6 +41,14 @@ def _arranged(scene: Scene, levels: Array) -> MixSettings:
                 side = -side
         strips[name] = strip
     return replace(settings, stems=strips)
+
+
+def expected_mix(scene: Scene) -> MixSettings:
+    """Each stem at the level that people would give it (``Facts.expected``), all else as it came. ValueError where
+    nobody asked for that (see ``people.informed``)."""
+    if scene.facts.expected is None:
+        raise ValueError("nothing is known of what people would do with this scene: inform it first")
+    return at_levels(scene, scene.facts.expected.level_lufs)
 
 
 def starting_mix(

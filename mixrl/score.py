@@ -7,6 +7,8 @@ minus the weighted sum, so 0 is the best there is. The corridors come from publi
   deviation wide; compare P. D. Pestana et al., "Spectral characteristics of popular commercial recordings" (AES 2013).
 - balance: loudness of a source relative to the mix, B. De Man et al., "An analysis and evaluation of audio features
   for multitrack music mixtures" (ISMIR 2014), through ``roles.LEVELS``.
+- sound and places, once more: where it is known what people would do (``Facts.expected``), what the stems as they came
+  make at these levels is no fault, but for what is left of it after ``TRUST``; and processing costs more.
 - headroom: peak-to-short-term ratio of 8 dB and more in the loudest part (AES convention e-brief 373), and light
   limiting.
 
@@ -49,6 +51,16 @@ _WEIGHTS = np.array(list(WEIGHTS.values()))
 CENTRED_ROLES = frozenset({"vocal", "kick", "snare", "bass"})
 UNKNOWN_LEVEL = (-13.0, -22.0, -6.0)  # LU, for stems whose role is unknown: inside the span of all roles
 AUDIBLE_DB = -12.0
+_ASIDE, _THROWN = 0.1, 0.7  # positions: of what belongs in the centre, of anything
+_LEANING_DB = 1.0
+# Where it is known what people would do, the sound of the stems as they came says more of people's mix than finished
+# songs do (benchmarks/sound.py): so far the limits move towards it, for audibility much less. A spectrum that is
+# further off is a fault.
+TRUST, _TRUST_IN_QUIET = 0.85, 0.3
+_FAR_OFF_DB, _FARTHEST_DB = 10.0, 30.0  # of a spectrum; of width and audibility
+_MONO_DB = -40.0  # side over mid: below, nobody has panned anything yet
+_EFFORT, _EFFORT_ON_PEOPLES = 1.0 / 30.0, 0.1  # what a dB of processing costs, the latter on sound that people left
+_SHIFT_DB = 5.0  # of processing, that a shift by half of the stereo base counts as
 _WORST = 6.0
 _JUDGED_HZ = (35.0, 14000.0)
 
@@ -89,8 +101,11 @@ def level_corridor(roles: tuple[str | None, ...], active: tuple[bool, ...]) -> A
 
 
 class Yardstick(NamedTuple):
-    """What ``Facts`` come down to for the score. bands, stems, centred: 1.0 where they count; see ``Reference`` and
-    ``level_corridor``."""
+    """What ``Facts`` come down to for the score. level, deviation, side: as in ``Reference``, moved towards the
+    session's own sound; bands, stems, centred: 1.0 where they count; corridor: as ``level_corridor`` gives it. quiet
+    (N,): audibility below which a stem is buried, dB; aside, thrown (N,): how far off the centre a stem may be for
+    nothing, as one of those that belong there and as any; home, kept (N,): where it came, and 1.0 where people chose
+    that; leaning (1,): imbalance for nothing, dB; effort (1,): what a dB of processing costs, mean of all stems."""
 
     level: Array
     deviation: Array
@@ -99,23 +114,50 @@ class Yardstick(NamedTuple):
     stems: Array
     corridor: Array
     centred: Array
+    quiet: Array
+    aside: Array
+    thrown: Array
+    home: Array
+    kept: Array
+    leaning: Array
+    effort: Array
     target: Array
     sure: Array
 
 
 def yardstick(facts: Facts) -> Yardstick:
     """To score many measures of one session, make it once."""
-    ref = reference()
+    ref, count = reference(), len(facts.roles)
     judged = facts.counted & (_JUDGED_HZ[0] < CENTRES_HZ) & (_JUDGED_HZ[1] > CENTRES_HZ)
     centred = np.array([role in CENTRED_ROLES for role in facts.roles], dtype=np.float64)
+    level, side, quiet, effort = ref.level_db, ref.side_mid_db, np.full(count, AUDIBLE_DB), _EFFORT
+    home, kept, leaning = np.zeros(count), np.zeros(count), _LEANING_DB
+    if facts.expected is not None:
+        mix = facts.expected.mix
+        own = np.where(judged, mix.spectrum_db - level, 0.0)
+        own = np.where(judged, own - own.sum() / max(judged.sum(), 1), 0.0)
+        level = level + TRUST * np.clip(own, -_FAR_OFF_DB, _FAR_OFF_DB)
+        quiet = quiet + _TRUST_IN_QUIET * np.clip(mix.audibility_db - quiet, -_FARTHEST_DB, 0.0)
+        effort = _EFFORT_ON_PEOPLES
+        if (mix.side_mid_db[judged] > _MONO_DB).any():
+            side = side + TRUST * np.clip(mix.side_mid_db - side, -_FARTHEST_DB, _FARTHEST_DB)
+            home, kept = mix.position, np.ones(count)
+            leaning = max(leaning, abs(float(mix.imbalance_db)))
     return Yardstick(
-        level=ref.level_db,
+        level=level,
         deviation=ref.deviation_db,
-        side=ref.side_mid_db,
+        side=side,
         bands=judged.astype(np.float64),
         stems=facts.audible.astype(np.float64),
         corridor=_corridor(facts),
         centred=facts.audible * centred,
+        quiet=quiet,
+        aside=np.maximum(_ASIDE, np.abs(home)),
+        thrown=np.maximum(_THROWN, np.abs(home)),
+        home=home,
+        kept=facts.audible * kept,
+        leaning=np.array([leaning]),
+        effort=np.array([effort]),
         target=facts.tempo_target,
         sure=facts.tempo_weight,
     )
@@ -173,7 +215,7 @@ def _flat(values: Array, shape: tuple[int, ...]) -> Array:
 class Pull(NamedTuple):
     """How the score of one mix changes with its measures: per dB of each third-octave of its spectrum and of side/mid
     (31,), per LU of each stem's loudness relative to the mix, dB of its audibility and unit of its position (N,), and
-    per dB of imbalance (1,). What changes rarely or in leaps (headroom, restraint, tempo) is left out."""
+    per dB of imbalance (1,). What changes rarely or in leaps (headroom, processing, tempo) is left out."""
 
     spectrum: Array
     side_mid: Array
@@ -206,7 +248,8 @@ def _penalties(  # type: ignore[no-untyped-def]
     lufs, audibility, position, eq_change, reduction, tempo,
 ):  # fmt: skip
     """Fill found (B, TERMS) from B mixes. by: ``Yardstick``; the rest as in ``Measures``."""
-    level, deviation, side, bands, stems, corridor, centred, target, sure = by
+    level, deviation, side, bands, stems, corridor, centred, quiet, beside, out, home, kept, leaning, effort = by[:14]
+    target, sure = by[14:]
     judged = max(bands.sum(), 1e-9)
     heard = max(stems.sum(), 1e-9)
     centre = max(centred.sum(), 1e-9)
@@ -231,20 +274,20 @@ def _penalties(  # type: ignore[no-untyped-def]
                 continue
             relative = lufs[n, i] - integrated[n]
             balance += (_over(relative, corridor[i, 2], 6.0) + _over(-relative, -corridor[i, 1], 6.0)) ** 2
-            buried += _over(-audibility[n, i], -AUDIBLE_DB, 6.0) ** 2
-            aside += centred[i] * _over(abs(position[n, i]), 0.1, 0.3) ** 2
-            thrown += _over(abs(position[n, i]), 0.7, 0.3) ** 2
+            buried += _over(-audibility[n, i], -quiet[i], 6.0) ** 2
+            aside += centred[i] * _over(abs(position[n, i]), beside[i], 0.3) ** 2
+            thrown += _over(abs(position[n, i]), out[i], 0.3) ** 2
             worked += (_over(eq_change[n, i], 2.0, 4.0) + _over(reduction[n, i], 2.0, 3.0)) ** 2
-            changed += eq_change[n, i] + reduction[n, i]
+            changed += eq_change[n, i] + reduction[n, i] + kept[i] * _SHIFT_DB * abs(position[n, i] - home[i])
         found[n, 0] = math.sqrt(off / judged)
         found[n, 1] = math.sqrt(balance / heard)
         found[n, 2] = math.sqrt(buried / heard)
         found[n, 3] = math.sqrt(lost / judged)
-        found[n, 4] = math.sqrt(wide / judged) + _over(abs(imbalance[n]), 1.0, 3.0)
+        found[n, 4] = math.sqrt(wide / judged) + _over(abs(imbalance[n]), leaning[0], 3.0)
         found[n, 5] = math.sqrt(aside / centre) + math.sqrt(thrown / heard)
         found[n, 6] = _over(limiting[n], 2.0, 4.0) + _over(-psr[n], -8.0, 3.0)
         # every dB of EQ and compression has to earn its place
-        found[n, 7] = math.sqrt(worked / heard) + changed / max(heard, 1.0) / 30.0
+        found[n, 7] = math.sqrt(worked / heard) + changed / max(heard, 1.0) * effort[0]
         found[n, 8] = stretched / max(sure.sum(), 1.0) * 10.0
 
 
@@ -266,7 +309,7 @@ def _root(total, count, slopes):  # type: ignore[no-untyped-def]
 
 @summing
 def _pull(by, integrated, imbalance, spectrum, side_mid, lufs, audibility, position, found):  # type: ignore[no-untyped-def]
-    level, deviation, side, bands, stems, corridor, centred = by[:7]
+    level, deviation, side, bands, stems, corridor, centred, quiet, beside, out, home, kept = by[:12]
     judged = max(bands.sum(), 1e-9)
     heard = max(stems.sum(), 1e-9)
     mean = 0.0
@@ -293,7 +336,7 @@ def _pull(by, integrated, imbalance, spectrum, side_mid, lufs, audibility, posit
         found.spectrum[t] -= common * bands[t]
     _root(wide, judged, found.side_mid)
     balance, buried, aside, thrown = 0.0, 0.0, 0.0, 0.0
-    outward = np.zeros(stems.shape[0])
+    outward, homeward = np.zeros(stems.shape[0]), np.zeros(stems.shape[0])
     for i in range(stems.shape[0]):
         if stems[i] == 0.0:
             continue
@@ -303,20 +346,21 @@ def _pull(by, integrated, imbalance, spectrum, side_mid, lufs, audibility, posit
         balance += over**2
         rise = _rise(relative, corridor[i, 2], 6.0) - _rise(-relative, -corridor[i, 1], 6.0)
         found.level[i] = over * rise
-        over = _over(-audibility[i], -AUDIBLE_DB, 6.0)
+        over = _over(-audibility[i], -quiet[i], 6.0)
         buried += over**2
-        found.audibility[i] = -over * _rise(-audibility[i], -AUDIBLE_DB, 6.0)
-        over = _over(place, 0.1, 0.3)
+        found.audibility[i] = -over * _rise(-audibility[i], -quiet[i], 6.0)
+        over = _over(place, beside[i], 0.3)
         aside += centred[i] * over**2
-        found.position[i] = centred[i] * over * _rise(place, 0.1, 0.3) * sign
-        over = _over(place, 0.7, 0.3)
+        found.position[i] = centred[i] * over * _rise(place, beside[i], 0.3) * sign
+        over = _over(place, out[i], 0.3)
         thrown += over**2
-        outward[i] = over * _rise(place, 0.7, 0.3) * sign
+        outward[i] = over * _rise(place, out[i], 0.3) * sign
+        homeward[i] = -kept[i] * np.sign(position[i] - home[i]) * _SHIFT_DB / max(heard, 1.0) * by.effort[0]
     _root(balance, heard, found.level)
     _root(buried, heard, found.audibility)
     _root(aside, max(centred.sum(), 1e-9), found.position)
     _root(thrown, heard, outward)
-    rise = _rise(abs(imbalance), 1.0, 3.0)
+    rise = _rise(abs(imbalance), by.leaning[0], 3.0)
     found.imbalance[0] = -_WEIGHTS[4] * (rise if imbalance > 0.0 else -rise)
     for t in range(bands.shape[0]):
         found.spectrum[t] *= _WEIGHTS[0]
@@ -324,4 +368,4 @@ def _pull(by, integrated, imbalance, spectrum, side_mid, lufs, audibility, posit
     for i in range(stems.shape[0]):
         found.level[i] *= _WEIGHTS[1]
         found.audibility[i] *= _WEIGHTS[2]
-        found.position[i] = _WEIGHTS[5] * (found.position[i] + outward[i])
+        found.position[i] = _WEIGHTS[5] * (found.position[i] + outward[i]) + _WEIGHTS[7] * homeward[i]

@@ -13,7 +13,8 @@ from conftest import random_settings, span
 from mixrl import score as score_module
 from mixrl.excerpt import excerpt
 from mixrl.knobs import GAIN, INVERT, joined, neutral_knobs
-from mixrl.measures import CENTRES_HZ, Facts, Measures
+from mixrl.measures import CENTRES_HZ, Expected, Facts, Measures
+from mixrl.people import informed
 from mixrl.rendered import Rendered
 from mixrl.roles import LEVELS
 from mixrl.scene import Scene
@@ -61,6 +62,25 @@ def good(**changes) -> Measures:
         tempo_ratio=np.ones(5),
     )
     return replace(measures, **changes)
+
+
+def expecting(mix):
+    """Facts in which people would have this mix of the stems as they came."""
+    off = mix.stem_lufs - mix.integrated_lufs
+    known = Expected(
+        level_lufs=mix.stem_lufs, relative_lu=off, tolerance_db=np.ones(5), mix=mix, centre_lufs=mix.stem_lufs,
+        cases=np.ones(1), chances=np.ones((1, 5, 1)), held=False,
+    )  # fmt: skip
+    return replace(FACTS, expected=known)
+
+
+KNOWN = expecting(
+    good(
+        spectrum_db=good().spectrum_db + np.linspace(6.0, -6.0, 31), side_mid_db=good().side_mid_db - 12.0,
+        imbalance_db=np.array(1.4), audibility_db=np.array([-20.0, -5.0, -5.0, -5.0, -25.0]),
+        position=np.array([0.3, 0.0, 0.0, -0.9, 0.5]),
+    )
+)  # fmt: skip
 
 
 def at(value, index, length):
@@ -125,6 +145,54 @@ def test_tempo_counts_where_there_is_a_target():
     off = terms(good(), wanted)["tempo"]
     assert off > 0.5
     assert terms(good(), replace(wanted, tempo_weight=at(0.4, 4, 5)))["tempo"] == pytest.approx(off / 2)
+
+
+# ---- where it is known what people would do --------------------------------------------------------------------------
+
+
+def test_the_sound_that_stems_came_with_is_hardly_a_fault():
+    """At the levels that people would give them; where nobody knows these, it is one."""
+    found, usual = terms(KNOWN.expected.mix, KNOWN), terms(KNOWN.expected.mix, FACTS)
+    for name in ("spectrum", "stereo", "placement"):
+        assert usual[name] > 0.1
+        assert found[name] < 0.2 * usual[name]
+    assert found["balance"] == 0.0
+    assert 0.5 * usual["audibility"] < found["audibility"] < usual["audibility"]  # people seldom bury what sounds
+
+
+def test_a_sound_that_is_out_of_all_bounds_stays_a_fault():
+    boom = good(spectrum_db=good().spectrum_db + np.where(np.abs(CENTRES_HZ - 100.0) < 30.0, 22.0, 0.0))
+    assert terms(boom, expecting(boom))["spectrum"] > 0.2
+    assert terms(boom, expecting(boom))["spectrum"] < terms(boom, FACTS)["spectrum"]
+
+
+def test_the_further_from_the_sound_it_came_with_the_worse():
+    came = KNOWN.expected.mix
+    scores = [
+        float(score(replace(came, spectrum_db=came.spectrum_db + np.linspace(-step, step, 31)), KNOWN))
+        for step in (0.0, 6.0, 12.0, 24.0)
+    ]
+    assert scores == sorted(scores, reverse=True)
+    assert scores[3] < scores[0] - 0.5
+
+
+def test_processing_costs_more_on_sound_that_people_left():
+    eq = good(eq_change_db=np.ones(5))
+    plain = [float(score(eq, facts) - score(good(), facts)) for facts in (FACTS, expecting(good()))]
+    assert plain[1] < 2.0 * plain[0] < 0.0
+
+
+def test_places_are_kept_unless_nobody_has_chosen_any():
+    """A session that is all mono says nothing of where people would have its stems."""
+    there = good().position + np.array([0.0, 0.0, 0.0, 0.2, 0.0])
+    narrow = good(side_mid_db=np.full(31, -90.0), position=np.zeros(5))
+    placed, unplaced = expecting(good()), expecting(narrow)
+    assert score(good(position=there), placed) < score(good(), placed)
+    assert score(good(position=there), unplaced) == score(good(), unplaced)
+    assert terms(narrow, unplaced)["stereo"] == terms(narrow, FACTS)["stereo"] > 0.0
+    moved = yardstick(placed)
+    assert moved.home == pytest.approx(good().position)
+    assert moved.side == pytest.approx(yardstick(FACTS).side)
 
 
 def test_the_overall_level_does_not_count():
@@ -244,14 +312,18 @@ def assert_bad_mixes_lose(scene: Scene):
     neutral = float(score(scene.measures(scene.neutral()), scene.facts))
     won = {name: float(score(scene.measures(s), scene.facts)) - neutral for name, s in bad_mixes(scene)}
     halves, mixes = split_in_antiphase(scene)
+    if scene.facts.expected is not None:
+        halves = informed(halves)
     plain, inverted = halves.scores(mixes)
-    assert plain == pytest.approx(neutral, abs=0.5)  # half a stem twice is the stem, but for how it is counted
+    if scene.facts.expected is None:
+        assert plain == pytest.approx(neutral, abs=0.5)  # half a stem twice is the stem, but for how it is counted
     won["antiphase"] = float(inverted - plain)
     assert {name: round(gain, 3) for name, gain in won.items() if gain >= 0.0} == {}
 
 
 def test_bad_mixes_of_the_samples_lose(sample):
     assert_bad_mixes_lose(sample[1])
+    assert_bad_mixes_lose(informed(sample[1]))
 
 
 def test_a_bad_mix_loses_when_rendered(sample):
@@ -279,11 +351,14 @@ def test_two_halves_in_antiphase_lose_when_rendered(small, small_scene):
 def test_bad_mixes_of_real_sessions_lose(name):
     if not (DATA / name).is_dir():
         pytest.skip(f"needs {name} of the project's data folder beside the checkout")
-    assert_bad_mixes_lose(Scene.of(span(excerpt(load_session(DATA / name)), 0, 8)))
+    scene = Scene.of(span(excerpt(load_session(DATA / name)), 0, 8))
+    assert_bad_mixes_lose(scene)
+    assert_bad_mixes_lose(informed(scene))
 
 
+@pytest.mark.parametrize("facts", [FACTS, KNOWN], ids=["rules", "people"])
 @pytest.mark.parametrize("seed", range(6))
-def test_pull_is_the_derivative_of_the_score(seed):
+def test_pull_is_the_derivative_of_the_score(seed, facts):
     """Against central differences, for measures all over the place."""
     rng = np.random.default_rng(seed)
     count = len(FACTS.names)
@@ -295,7 +370,7 @@ def test_pull_is_the_derivative_of_the_score(seed):
         audibility_db=rng.uniform(-30.0, 0.0, count),
         position=rng.uniform(-1.0, 1.0, count),
     )
-    found = pull(measures, yardstick(FACTS))
+    found = pull(measures, yardstick(facts))
     step = 1e-5
     for name, slopes in (
         ("spectrum_db", found.spectrum), ("side_mid_db", found.side_mid), ("imbalance_db", found.imbalance),
@@ -306,7 +381,7 @@ def test_pull_is_the_derivative_of_the_score(seed):
             shift = np.zeros(np.shape(getattr(measures, name)))
             shift[index] = step
             up, down = (
-                float(score(replace(measures, **{name: getattr(measures, name) + sign * shift}), FACTS))
+                float(score(replace(measures, **{name: getattr(measures, name) + sign * shift}), facts))
                 for sign in (1.0, -1.0)
             )
             expected = (up - down) / (2.0 * step)

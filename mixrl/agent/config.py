@@ -20,7 +20,8 @@ class Practice:
 
     Breaking: faders off by up to one of spreads_db either way, or, in level_share each, all stems brought to one
     loudness, or to one peak; with the chance eq_share EQ, one of four kinds: every band off by up to eq_db either way,
-    a tilt, a shelf, a resonance; with pan_share stems off their place, with flip_share a stem with its polarity turned.
+    a tilt, a shelf, a resonance; with pan_share half of the stems off their place, all in the centre, or left and right
+    swapped, with flip_share a stem with its polarity turned.
     people: what closeness to people's mix counts in the reward, beside the score; 0 for nothing."""
 
     real_share: float = 0.3

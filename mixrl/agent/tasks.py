@@ -18,7 +18,7 @@ from mixrl.agent.material import Material
 from mixrl.closeness import Goal, Reference
 from mixrl.env import MixEnv
 from mixrl.facts import nobody_knows
-from mixrl.knobs import COLUMNS, EQ, GAIN, INVERT, PAN, TEMPO
+from mixrl.knobs import COLUMNS, EQ, GAIN, INVERT, PAN, TEMPO, joined, neutral_knobs
 from mixrl.measures import Array
 from mixrl.people import LevelPrior, informed
 from mixrl.rules import starting_mix
@@ -30,6 +30,8 @@ from mixrl.vector import Task, VectorMixEnv
 FULL = 8  # stems: sessions of fewer are drawn less often
 FOLDS = 5  # of songs: each is practised on with what was learned from the other folds
 _TILT, _SHELF, _RESONANCE = range(1, 4)  # kinds of EQ damage, besides any
+_ANYWHERE, _COLLAPSED, _SWAPPED = range(3)  # kinds of pan damage
+_PANS = np.linspace(-1.0, 1.0, 41)
 
 
 @dataclass(frozen=True)
@@ -119,10 +121,22 @@ def damaged(scene: Scene, practice: Practice, rng: np.random.Generator) -> Scene
     if rng.random() < practice.eq_share:
         strips[:, EQ:] = _bad_eq(strips[:, EQ:].shape, practice.eq_db, rng)
     if rng.random() < practice.pan_share:
-        strips[:, PAN] = np.where(rng.random(count) < 0.5, rng.uniform(-1.0, 1.0, count), 0.0)
+        strips[:, PAN] = _bad_pans(scene, rng)
     if rng.random() < practice.flip_share:
         strips[int(rng.integers(count)), INVERT] = 1.0
     return scene.subset(range(count), strips)
+
+
+def _bad_pans(scene: Scene, rng: np.random.Generator) -> Array:
+    """Pans (N,): half of the stems anywhere, or all in the centre, or left and right swapped."""
+    count, kind = len(scene.facts.names), int(rng.integers(_SWAPPED + 1))
+    if kind == _ANYWHERE:
+        return np.where(rng.random(count) < 0.5, rng.uniform(-1.0, 1.0, count), 0.0)
+    knobs = joined([neutral_knobs(scene.facts)] * len(_PANS))
+    knobs.strips[:, :, PAN] = _PANS[:, None]
+    places = scene.evaluate(knobs).position
+    wanted = np.zeros(count) if kind == _COLLAPSED else -scene.measures(scene.neutral()).position
+    return np.asarray(_PANS[np.abs(places - wanted).argmin(axis=0)])
 
 
 def _bad_eq(shape: tuple[int, ...], most_db: float, rng: np.random.Generator) -> Array:
