@@ -52,14 +52,14 @@ POLISH = 1000  # evaluations
 Progress = Callable[[str, float], None]  # (what is being done, share of it that is done)
 
 _REASONS = {
-    "spectrum": "closer to the spectrum of finished songs",
-    "balance": "closer to usual levels of such stems",
+    "spectrum": "a more usual spectrum",
+    "balance": "closer to where people would have it",
     "audibility": "a buried stem is heard",
     "cancellation": "stems cancel less",
     "stereo": "a more usual stereo image",
     "placement": "bass and lead nearer the centre, nothing thrown to a side",
     "headroom": "less limiting for the same loudness",
-    "restraint": "less processing",
+    "restraint": "nearer to how it came",
     "tempo": "nearer to the tempo",
 }
 
