@@ -202,6 +202,7 @@ class Mixer:
         from mixrl.rendered import Rendered
         from mixrl.rules import rule_mix
         from mixrl.scene import Scene
+        from mixrl.sound_roles import guessed
         from mixrl.tempo import session_tempo
 
         locked = _locked(session, (*self.locked, *session.wishes.locked))
@@ -214,15 +215,14 @@ class Mixer:
         # an asked-for tempo is wanted, however sure the estimate; a guess about a loop counts as much as it is sure
         weights = dict.fromkeys(ratios, 1.0) if self.bpm is not None else plan.weights() if plan else {}
         heard = excerpt(session)
-        scene = informed(
-            Scene.of(
-                heard,
-                target_lufs=-14.0 if self.target is None else self.target,
-                ceiling_dbtp=self.ceiling,
-                tempo_ratios=ratios,
-                tempo_weights=weights,
-            )
+        as_named = Scene.of(
+            heard,
+            target_lufs=-14.0 if self.target is None else self.target,
+            ceiling_dbtp=self.ceiling,
+            tempo_ratios=ratios,
+            tempo_weights=weights,
         )
+        scene = informed(guessed(as_named))
         neutral = scene.neutral()
         settings, moves = self._act(scene, locked, progress)
         rules = rule_mix(scene)

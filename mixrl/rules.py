@@ -27,7 +27,7 @@ def rule_mix(scene: Scene) -> MixSettings:
     """Each role at its published mean level (``roles.LEVELS``), a high-pass where the role has no bass, and mono
     support stems spread to alternate sides."""
     facts = scene.facts
-    return _arranged(scene, level_corridor(facts.roles, tuple(bool(a) for a in facts.audible))[:, 0])
+    return _arranged(scene, level_corridor(facts.known_roles, tuple(bool(a) for a in facts.audible))[:, 0])
 
 
 def expected_mix(scene: Scene) -> MixSettings:
@@ -46,7 +46,7 @@ def _arranged(scene: Scene, levels: Array) -> MixSettings:
     strips = {}
     for index, name in enumerate(facts.names):
         strip = settings.strip(name)
-        role = facts.roles[index]
+        role = facts.known_roles[index]
         if facts.audible[index]:
             if role in _HIGHPASS_HZ:
                 strip = replace(strip, highpass_hz=_HIGHPASS_HZ[role])
