@@ -23,6 +23,7 @@ from mixrl.errors import InputError, ProcessingError
 from mixrl.knobs import COMPRESSOR, EQ, GAIN, HIGHPASS, INVERT, PAN, TEMPO, Knobs, joined, neutral_knobs, to_settings
 from mixrl.moves import GROUP_MOVES, KINDS, MOVE_COST, STEM_MOVES, Layout, Move, step_limit, to_tempo
 from mixrl.recipe import LoggedMove, Recipe, write_recipe
+from mixrl.roles import Known, known_of
 from mixrl.score import TERMS, WEIGHTS, score, terms
 from mixrl.session import Session, load_session
 from mixrl.settings import (
@@ -81,7 +82,7 @@ class Candidate:
 @dataclass(frozen=True)
 class Mix:
     """A planned mix: the winner's settings, the moves from no change to it, a setting each, those that bring most first
-    (none unless the DQN won), all candidates."""
+    (none unless the DQN won), all candidates, and what the stems were taken for."""
 
     session: Session
     settings: MixSettings
@@ -91,6 +92,7 @@ class Mix:
     warnings: tuple[str, ...] = ()
     include: tuple[str, ...] = ()
     seed: int = 0
+    known: tuple[Known, ...] = ()
 
     def candidate(self, name: str) -> Candidate:
         """A candidate by name; InputError if there is none."""
@@ -257,6 +259,7 @@ class Mixer:
             candidates=tuple(candidates),
             warnings=tuple(warnings),
             seed=self.seed,
+            known=known_of(session, scene.facts.guesses),
         )
 
     def _use(self, kind: str) -> bool:

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +22,6 @@ from mixrl.roles import ROLES, group_of_role
 from mixrl.scene import Scene
 from mixrl.stem_features import FEATURES, NAMES, stem_features
 from mixrl.weights import load_arrays, save_arrays
-
-if TYPE_CHECKING:
-    from mixrl.session import Session
 
 FORMAT = "mixrl-roles-1"
 SURE_OF_GROUP, SURE_OF_ROLE = 0.7, 0.5  # least probabilities at which a role is said
@@ -135,23 +131,3 @@ def _own_groups(facts: Facts) -> tuple[bool, ...]:
         "/" in name or member != group_of_role(role)
         for name, member, role in zip(facts.names, facts.members, facts.roles, strict=True)
     )
-
-
-@dataclass(frozen=True)
-class Known:
-    """What is known of a stem. by: "mixrl.toml", "name", "sound", or None where nothing tells its role; group: what it
-    is mixed in."""
-
-    name: str
-    role: str | None
-    by: str | None
-    group: str
-
-
-def known_of(session: Session, facts: Facts) -> tuple[Known, ...]:
-    """What is known of each of a session's stems, and how; facts: of its scene, guessed or not."""
-    found = []
-    for stem, named, role, group in zip(session.stems, facts.roles, facts.known_roles, facts.members, strict=True):
-        by = "mixrl.toml" if stem.role else "name" if named else "sound" if role else None
-        found.append(Known(stem.name, role, by, group))
-    return tuple(found)
