@@ -109,10 +109,11 @@ def default_classifier() -> RoleClassifier:
 
 def guessed(scene: Scene, classifier: RoleClassifier | None = None) -> Scene:
     """The scene with a guess in its facts at what stems are whose names do not tell, and these in the group of that
-    role unless they have a group of their own. classifier: None for the one that ships. Silent stems get no guess."""
+    role unless they have a group of their own. classifier: None for the one that ships. Silent stems get none, nor
+    what lasts 0.1 s or less."""
     facts = scene.facts
     unknown = np.array([role is None for role in facts.roles]) & facts.audible
-    if not unknown.any():
+    if not unknown.any() or scene.analysis.hops < 2:  # of 100 ms: nothing goes on in one
         return scene
     heard = (classifier or default_classifier()).guess(stem_features(scene))
     guesses = tuple(role if on else None for role, on in zip(heard, unknown, strict=True))

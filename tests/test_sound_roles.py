@@ -237,6 +237,14 @@ def test_where_all_is_known_nobody_listens(scene):
     assert guessed(known, always("bass")) is known
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("samples", [1, 4000])
+def test_of_what_is_hardly_there_nothing_is_said(samples):
+    noise = (0.1 * np.random.default_rng(0).standard_normal((2, samples))).astype(np.float32)
+    found = guessed(Scene.of(Session.from_arrays({"a1": noise[0], "a2": noise[1]}, RATE)), always("kick"))
+    assert found.facts.known_roles == (None, None)
+
+
 def test_nobody_knows_what_was_heard_either(scene):
     facts = nobody_knows(guessed(scene, always("kick")).facts)
     assert facts.guesses is None
