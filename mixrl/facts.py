@@ -52,6 +52,7 @@ def gather(
         ceiling_dbtp=ceiling_dbtp,
         tempo_target=np.array([ratios.get(name, 1.0) for name in names]),
         tempo_weight=np.array([weights.get(name, 0.0) for name in names]),
+        own_groups=tuple(stem.group is not None for stem in session.stems),
     )
 
 
@@ -60,7 +61,10 @@ def nobody_knows(facts: Facts) -> Facts:
     count = len(facts.names)
     digits = max(len(str(count)), 2)
     names = tuple(f"track{n:0{digits}d}" for n in range(1, count + 1))
-    return replace(facts, names=names, roles=(None,) * count, members=(group_of_role(None),) * count, expected=None)
+    return replace(
+        facts, names=names, roles=(None,) * count, members=(group_of_role(None),) * count, expected=None, guesses=None,
+        own_groups=(False,) * count,
+    )  # fmt: skip
 
 
 def _thirds(bands: np.ndarray) -> Array:

@@ -56,6 +56,9 @@ class Facts:
     tempo_target: (N,) the tempo ratio each stem should be played at (1 when it should not be stretched).
     tempo_weight: (N,) how sure that ratio is, 0..1 (0 when the stem may not be stretched).
     expected: where people would have the levels; None: nobody asked, and published levels of roles are gone by.
+    guesses: N roles that are told by sound where ``roles`` has None, or None; None: nobody listened for them.
+    own_groups: N, whether a stem's group is its own (its folder's, or as ``mixrl.toml`` says) and not its role's; None:
+    nobody knows, and only a name without a folder and the group of no role tell that it is not.
     """
 
     names: tuple[str, ...]
@@ -69,6 +72,15 @@ class Facts:
     tempo_target: Array
     tempo_weight: Array
     expected: Expected | None = None
+    guesses: tuple[str | None, ...] | None = None
+    own_groups: tuple[bool, ...] | None = None
+
+    @cached_property
+    def known_roles(self) -> tuple[str | None, ...]:
+        """The role of each stem by name, or else by sound."""
+        if self.guesses is None:
+            return self.roles
+        return tuple(role or guess for role, guess in zip(self.roles, self.guesses, strict=True))
 
     @cached_property
     def groups(self) -> tuple[str, ...]:

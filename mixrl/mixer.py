@@ -23,6 +23,7 @@ from mixrl.errors import InputError, ProcessingError
 from mixrl.knobs import COMPRESSOR, EQ, GAIN, HIGHPASS, INVERT, PAN, TEMPO, Knobs, joined, neutral_knobs, to_settings
 from mixrl.moves import GROUP_MOVES, KINDS, MOVE_COST, STEM_MOVES, Layout, Move, step_limit, to_tempo
 from mixrl.recipe import LoggedMove, Recipe, write_recipe
+from mixrl.roles import Known, known_of
 from mixrl.score import TERMS, WEIGHTS, score, terms
 from mixrl.session import Session, load_session
 from mixrl.settings import (
@@ -81,7 +82,7 @@ class Candidate:
 @dataclass(frozen=True)
 class Mix:
     """A planned mix: the winner's settings, the moves from no change to it, a setting each, those that bring most first
-    (none unless the DQN won), all candidates."""
+    (none unless the DQN won), all candidates, and what the stems were taken for."""
 
     session: Session
     settings: MixSettings
@@ -91,6 +92,7 @@ class Mix:
     warnings: tuple[str, ...] = ()
     include: tuple[str, ...] = ()
     seed: int = 0
+    known: tuple[Known, ...] = ()
 
     def candidate(self, name: str) -> Candidate:
         """A candidate by name; InputError if there is none."""
@@ -202,6 +204,7 @@ class Mixer:
         from mixrl.rendered import Rendered
         from mixrl.rules import rule_mix
         from mixrl.scene import Scene
+        from mixrl.sound_roles import guessed
         from mixrl.tempo import session_tempo
 
         locked = _locked(session, (*self.locked, *session.wishes.locked))
@@ -214,15 +217,14 @@ class Mixer:
         # an asked-for tempo is wanted, however sure the estimate; a guess about a loop counts as much as it is sure
         weights = dict.fromkeys(ratios, 1.0) if self.bpm is not None else plan.weights() if plan else {}
         heard = excerpt(session)
-        scene = informed(
-            Scene.of(
-                heard,
-                target_lufs=-14.0 if self.target is None else self.target,
-                ceiling_dbtp=self.ceiling,
-                tempo_ratios=ratios,
-                tempo_weights=weights,
-            )
+        as_named = Scene.of(
+            heard,
+            target_lufs=-14.0 if self.target is None else self.target,
+            ceiling_dbtp=self.ceiling,
+            tempo_ratios=ratios,
+            tempo_weights=weights,
         )
+        scene = informed(guessed(as_named))
         neutral = scene.neutral()
         settings, moves = self._act(scene, locked, progress)
         rules = rule_mix(scene)
@@ -257,6 +259,7 @@ class Mixer:
             candidates=tuple(candidates),
             warnings=tuple(warnings),
             seed=self.seed,
+            known=known_of(session, scene.facts.guesses),
         )
 
     def _use(self, kind: str) -> bool:

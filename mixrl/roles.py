@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mixrl.session import Session
 
 ROLES = (
     "vocal", "backing", "kick", "snare", "hats", "toms", "cymbals", "drums", "percussion",
@@ -94,6 +100,29 @@ def group_of_role(role: str | None) -> str:
     if role in _PIECES or role in ("drums", "percussion"):
         return "drums"
     return "bass" if role == "bass" else "music"
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of a stem. by: what tells its role, "mixrl.toml", "name" or "sound", None where nothing does;
+    group: what it is mixed in."""
+
+    stem: str
+    role: str | None
+    by: str | None
+    group: str
+
+
+def known_of(session: Session, guesses: Sequence[str | None] | None = None) -> tuple[Known, ...]:
+    """What is known of each of a session's stems, and how. guesses: roles by sound (see ``sound_roles``), if somebody
+    listened."""
+    found = []
+    for stem, guess in zip(session.stems, guesses or (None,) * len(session.stems), strict=True):
+        named = stem.role or role_of(stem.name)
+        role = named or guess
+        by = "mixrl.toml" if stem.role else "name" if named else "sound" if guess else None
+        found.append(Known(stem.name, role, by, stem.group or group_of_role(role)))
+    return tuple(found)
 
 
 _REST_OF_DRUMS = (-12.7, -18.0, -7.3)

@@ -27,12 +27,12 @@ def rule_mix(scene: Scene) -> MixSettings:
     """Each role at its published mean level (``roles.LEVELS``), a high-pass where the role has no bass, and mono
     support stems spread to alternate sides."""
     facts = scene.facts
-    settings = at_levels(scene, level_corridor(facts.roles, tuple(bool(a) for a in facts.audible))[:, 0])
+    settings = at_levels(scene, level_corridor(facts.known_roles, tuple(bool(a) for a in facts.audible))[:, 0])
     side = -1.0
     strips = {}
     for index, name in enumerate(facts.names):
         strip = settings.strip(name)
-        role = facts.roles[index]
+        role = facts.known_roles[index]
         if facts.audible[index]:
             if role in _HIGHPASS_HZ:
                 strip = replace(strip, highpass_hz=_HIGHPASS_HZ[role])

@@ -206,6 +206,8 @@ class Scene:
             tempo_target=facts.tempo_target[rows],
             tempo_weight=facts.tempo_weight[rows],
             expected=None,  # other stems, or other levels
+            guesses=None if facts.guesses is None else tuple(facts.guesses[i] for i in rows),
+            own_groups=None if facts.own_groups is None else tuple(facts.own_groups[i] for i in rows),
         )
         scene._store, scene._rows = self._store, self._rows[rows]
         scene._baked, scene._fixed = self._baked[rows], self._fixed[rows]
@@ -391,7 +393,9 @@ class Scene:
                 for name in ("own", "hops", "instants"):
                     made[f"{name}/{stem}/{compressor}"] = getattr(spectra, name)
                 made[f"gain_reduction_db/{stem}/{compressor}"] = np.float64(spectra.gain_reduction_db)
-        whole = {f"facts/{name}": np.asarray(_text(getattr(self.facts, name))) for name in _SAVED_FACTS}
+        facts = {name: getattr(self.facts, name) for name in _SAVED_FACTS}
+        facts |= {name: known for name in _MAY_BE_SAVED if (known := getattr(self.facts, name)) is not None}
+        whole = {f"facts/{name}": np.asarray(_text(name, value)) for name, value in facts.items()}
         kept = ("sample_rate", "pieces", "cross", "channels", "k_power", "pairs", "shared", "places")
         whole |= {f"analysis/{name}": np.asarray(getattr(self.analysis, name)) for name in kept}
         with atomic_path(path, force=True) as temporary, open(temporary, "wb") as file:
@@ -405,7 +409,8 @@ class Scene:
                 held = {name: found[name] for name in found.files}
             if int(held["format"]) != FILE_FORMAT:
                 raise ValueError
-            facts = Facts(**{name: _untext(name, held[f"facts/{name}"]) for name in _SAVED_FACTS})
+            there = [*_SAVED_FACTS, *(name for name in _MAY_BE_SAVED if f"facts/{name}" in held)]
+            facts = Facts(**{name: _untext(name, held[f"facts/{name}"]) for name in there})
             spectra = {
                 (int(stem), compressor): StemSpectra(
                     own=held[f"own/{stem}/{compressor}"],
@@ -435,17 +440,21 @@ class Scene:
 
 
 FILE_FORMAT = 4
-_SAVED_FACTS = tuple(f.name for f in fields(Facts) if f.name != "expected")  # that is found anew in a moment
-_TEXTS = ("names", "roles", "members")
+_MAY_BE_SAVED = ("guesses", "own_groups")  # not in every file
+# what people would do is found anew in a moment
+_SAVED_FACTS = tuple(f.name for f in fields(Facts) if f.name not in ("expected", *_MAY_BE_SAVED))
+_TEXTS = ("names", "roles", "members", "guesses")
 
 
-def _text(value: Any) -> Any:
-    return [item or "" for item in value] if isinstance(value, tuple) else value
+def _text(name: str, value: Any) -> Any:
+    return [item or "" for item in value] if name in _TEXTS else value
 
 
 def _untext(name: str, value: NDArray[Any]) -> Any:
     if name in _TEXTS:
-        return tuple(str(item) or None if name == "roles" else str(item) for item in value)
+        return tuple(str(item) or None if name in ("roles", "guesses") else str(item) for item in value)
+    if name == "own_groups":
+        return tuple(bool(item) for item in value)
     return value if value.ndim else float(value)
 
 

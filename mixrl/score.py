@@ -129,7 +129,7 @@ def yardstick(facts: Facts) -> Yardstick:
     """To score many measures of one session, make it once."""
     ref, count = reference(), len(facts.roles)
     judged = facts.counted & (_JUDGED_HZ[0] < CENTRES_HZ) & (_JUDGED_HZ[1] > CENTRES_HZ)
-    centred = np.array([role in CENTRED_ROLES for role in facts.roles], dtype=np.float64)
+    centred = np.array([role in CENTRED_ROLES for role in facts.known_roles], dtype=np.float64)
     level, side, quiet, effort = ref.level_db, ref.side_mid_db, np.full(count, AUDIBLE_DB), _EFFORT
     home, kept, leaning = np.zeros(count), np.zeros(count), _LEANING_DB
     if facts.expected is not None:
@@ -167,7 +167,7 @@ def _corridor(facts: Facts) -> Array:
     """(N, 3) mean, low and high loudness of each stem relative to the mix, LU: where people would have it, if that is
     known."""
     if facts.expected is None:
-        return level_corridor(facts.roles, tuple(facts.audible.tolist()))
+        return level_corridor(facts.known_roles, tuple(facts.audible.tolist()))
     middle, off = facts.expected.relative_lu, facts.expected.tolerance_db
     return np.stack([middle, middle - off, middle + off], axis=1)
 

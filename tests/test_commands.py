@@ -335,7 +335,7 @@ def test_check(work, tmp_path):
     assert code == 0
     found = json.loads(out)
     assert set(found) == {
-        "session", "sample_rate", "duration_s", "stems", "left_out", "warnings", "findings",
+        "session", "sample_rate", "duration_s", "stems", "roles", "left_out", "warnings", "findings",
     }  # fmt: skip
     assert {"clipping", "silence"} <= {finding["kind"] for finding in found["findings"]}
     assert all(finding["message"] for finding in found["findings"])

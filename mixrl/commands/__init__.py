@@ -23,6 +23,7 @@ from mixrl.commands.levels import levels
 from mixrl.commands.measure import measure
 from mixrl.commands.mix import mix
 from mixrl.commands.render import render
+from mixrl.commands.roles import evaluate_roles, roles
 from mixrl.commands.train import train
 from mixrl.errors import MixrlError
 
@@ -34,9 +35,10 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain help is quicker: no rich behind it
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (mix, render, measure, check, explain, train, levels, dataset):
+for command in (mix, render, measure, check, explain, train, levels, roles, dataset):
     app.command()(command)
 evaluate.command()(balance)
+evaluate.command("roles")(evaluate_roles)
 app.add_typer(evaluate)
 
 

@@ -156,6 +156,7 @@ def _object(
             c.name: {"score": c.score, "predicted": c.predicted, "balance_db": c.balance_db} for c in made.candidates
         },
         "moves": [asdict(move) for move in made.moves],
+        "roles": [asdict(one) for one in made.known],
         "warnings": list(warnings),
         "recipe_file": None if recipe is None else str(recipe),
         "recipe": made.recipe.to_dict(),
@@ -180,6 +181,9 @@ def _show(made: Mix, delivery: Delivery, output: Path, warnings: tuple[str, ...]
             cells = (str(move.step), what, move.setting, move.before, move.after, f"{move.score_change:+.3f}")
             table.add_row(*map(Text, (*cells, move.reason)))  # a name may look like markup
         console.print(table)
+    heard = ", ".join(f"{one.stem} {one.role}" for one in made.known if one.by == "sound")
+    if heard:
+        console.print(f"by sound: {heard}", markup=False, soft_wrap=True)
     for candidate in made.candidates:
         mark = " <- the mix" if candidate.name == made.winner else ""
         risk = candidate.balance_db
