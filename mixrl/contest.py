@@ -192,9 +192,10 @@ def _session(
     """One session and what every method made of it."""
     from mixrl.agent.material import load_material
     from mixrl.people import informed
+    from mixrl.sound_roles import guessed
 
     (material,) = load_material([folder], cache)
-    scene = material.scene if contest.rules else informed(material.scene)
+    scene = material.scene if contest.rules else informed(guessed(material.scene))
     _warm(scene, contest)
     before = float(scene.scores(neutral_knobs(scene.facts)[None])[0])
     runs = [(method, policy, seed, search(contest.budget)) for method, policy, seed, search in runs_of(contest, scene)]

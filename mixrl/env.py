@@ -26,6 +26,7 @@ from mixrl.scene import Scene
 from mixrl.score import score
 from mixrl.session import Session
 from mixrl.settings import MixSettings
+from mixrl.sound_roles import guessed
 from mixrl.state import GROUP_FEATURES, MIX_FEATURES, STEM_FEATURES, State, observe
 
 Observation = dict[str, np.ndarray]
@@ -35,7 +36,7 @@ def make_env(session: Session, *, backend: str = "scene", target: float = -14.0,
     """An environment on a session (a long one's excerpt), judged in closed form ("scene") or on rendered audio
     ("render", much slower). Balance is judged by what people would do."""
     session = excerpt(session)
-    scene = informed(Scene.of(session, target_lufs=target, ceiling_dbtp=ceiling))
+    scene = informed(guessed(Scene.of(session, target_lufs=target, ceiling_dbtp=ceiling)))
     if backend != "render":
         return MixEnv(scene, backend=backend)
     from mixrl.rendered import Rendered

@@ -31,9 +31,12 @@ from mixrl.measures import Array, Measures
 from mixrl.parallel import each_session
 from mixrl.people import LevelPrior, balance_risk, informed
 from mixrl.regressor import Balance, balance_of, learn
+from mixrl.role_learning import Labelled
+from mixrl.role_learning import learn as learn_roles
 from mixrl.scene import Scene
 from mixrl.session import Session
 from mixrl.settings import GAIN_RANGE_DB, MixSettings
+from mixrl.sound_roles import RoleClassifier, default_classifier, guessed
 from mixrl.statistics import ratio_interval
 
 SECONDS = 30
@@ -47,8 +50,8 @@ class Recovery:
     """Who mixes, and from where. contest: methods, policies, budget, and whether mixes are rendered and their sound
     compared. starts: copies of each session for each of spreads_db, with every fader off by up to that either way (a
     single copy for 0). names: whether the methods know what the stems are called. means: whether role means take part,
-    if there are names. leave_out: whether what people would do with a song is learned from the others, and not what
-    ships."""
+    if there are names. leave_out: whether what people would do with a song, and what its unnamed stems are, is learned
+    from the others, and not what ships."""
 
     contest: Contest
     starts: int = 5
@@ -78,9 +81,11 @@ def recover(
     priors = {
         name: learn(others[name]) if recovery.leave_out and len(others[name]) > 1 else None for name in songs
     }
+    ears = {name: _classifier(others[name]) if recovery.leave_out else default_classifier() for name in songs}
     held, also_failed = each_session(
-        partial(_session, recovery, cache, songs, priors), {name: sessions[name] for name in known}, jobs, progress
-    )
+        partial(_session, recovery, cache, songs, priors, ears), {name: sessions[name] for name in known}, jobs,
+        progress,
+    )  # fmt: skip
     about = [one for one, _ in held.values()]
     rows = [row for _, its in held.values() for row in its]
     if recovery.means and recovery.names:  # which is all that they go by
@@ -102,6 +107,14 @@ def _starts(recovery: Recovery) -> list[dict[str, float]]:
         for spread in recovery.spreads_db
         for start in range(recovery.starts if spread else 1)
     ]
+
+
+def _classifier(songs: Sequence[Balance]) -> RoleClassifier | None:
+    """What tells roles by sound as these songs teach it; None where they are too few."""
+    try:
+        return learn_roles([Labelled(("",) * len(s.roles), s.roles, s.features, s.heard, s.real) for s in songs])
+    except ValueError:
+        return None
 
 
 def _listened(cache: Path, name: str, folder: Path) -> Balance | None:
@@ -132,6 +145,7 @@ def _session(
     cache: Path,
     songs: Mapping[str, Balance],
     priors: Mapping[str, LevelPrior | None],
+    ears: Mapping[str, RoleClassifier | None],
     name: str,
     folder: Path,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -162,7 +176,8 @@ def _session(
         spread = start["spread_db"]
         # the same lots for every spread: the same copy, damaged more or less
         faders = spread * np.random.default_rng([int(start["start"]), *name.encode()]).uniform(-1.0, 1.0, len(human))
-        copy = informed(broken(scene, faders), priors[name])
+        copy, classifier = broken(scene, faders), ears[name]
+        copy = informed(copy if classifier is None else guessed(copy, classifier), priors[name])
         for method, policy, seed, search in runs_of(recovery.contest, copy):
             found = search(recovery.contest.budget)
             settings = to_settings(found.knobs, copy.facts)
