@@ -27,11 +27,11 @@ class Expected:
     """Where people would have the levels of N stems, as far as one can tell (see ``people``).
 
     level_lufs (N,): gated loudness of each stem; relative_lu (N,): the same against the mix at these levels;
-    tolerance_db (N,): by how much a level may be off for nothing. mix: the measures of the stems as delivered at these
-    levels. cases (C,): the chances of the ways in which faders
-    may have been moved before the session was delivered, the first that they were not. centre_lufs (N,), chances
-    (C, N, K): in each case, the chance that people had a stem at so many dB (``people.OFFSETS_DB``) from the centre.
-    held: whether the levels are those delivered, since moving them promises too little.
+    tolerance_db (N,): by how much a level may be off for nothing; mix: the measures of the stems as delivered, at these
+    levels. cases (C,): the chances of the ways in which faders may have been moved before the session was delivered,
+    the first that they were not. centre_lufs (N,), chances (C, N, K): in each case, the chance that people had a stem
+    at so many dB (``people.OFFSETS_DB``) from the centre. held: whether the levels are those delivered, since moving
+    them promises too little.
     """
 
     level_lufs: Array

@@ -92,14 +92,14 @@ def informed(scene: Scene, prior: LevelPrior | None = None) -> Scene:
     if len(sounds) < 2:
         return scene
     levels, errors = (prior or default_prior()).predict(stem_features(scene), scene.facts.roles)
-    delivered = scene.measures(scene.neutral()).stem_lufs
+    as_delivered = scene.measures(scene.neutral())
+    delivered = as_delivered.stem_lufs
     found = weighed(levels[sounds], errors[sounds], delivered[sounds])
     count = len(delivered)
     target, spread = delivered.copy(), np.zeros(count)
     target[sounds], spread[sounds] = delivered[sounds] + found.change_db, found.spread_db
     centre, chances = delivered.copy(), np.zeros((len(found.cases), count, len(OFFSETS_DB)))
     centre[sounds], chances[:, sounds] = delivered[sounds] - found.away_db, found.chances
-    as_delivered = scene.evaluate(neutral_knobs(scene.facts)[None]).at(0)
     expected = Expected(target, np.zeros(count), np.zeros(count), as_delivered, centre, found.cases, chances, False)
     gain = balance_risk_db(expected, delivered, scene.facts.audible)
     gain -= balance_risk_db(expected, target, scene.facts.audible)
