@@ -32,6 +32,7 @@ from mixrl.search import (
     follow,
     greedy,
     pattern_search,
+    trimmed,
 )
 
 if TYPE_CHECKING:
@@ -268,7 +269,8 @@ def _parts(kind: str) -> tuple[str, ...]:
 
 def _played(scene: Scene, method: str, player: Player | None, seed: int | None) -> Callable[[int], Found]:
     def play(budget: int) -> Found:
-        objective = Objective(scene, budget - (method == "mixer"))  # which scores once more at the end
+        tidying = max(budget // 8, 1) if method == "mixer" else 0  # mixes, to put back what brings next to nothing
+        objective = Objective(scene, budget - tidying)
         if method in FIXED:
             _fixed(method, scene, objective)
         else:
@@ -288,7 +290,9 @@ def _played(scene: Scene, method: str, player: Player | None, seed: int | None) 
             if method == "mixer":
                 levels = kept_levels(scene, played)
                 mixes = joined([levelled(scene, mix, levels) for mix in (objective.best, played)])
-                objective.settle(mixes[int(np.argmax(scene.scores(mixes)))])
+                space, last = Space.around(neutral_knobs(scene.facts), scene.facts), Objective(scene, tidying - 1)
+                point, _ = trimmed(last, space, space.point(mixes[int(np.argmax(last(mixes)))]))
+                objective.settle(levelled(scene, space.knobs(point[None])[0], levels), last.evaluations)
             elif method == "cma":
                 cma_es(objective, Space.around(objective.best, scene.facts), seed or 0)
         return objective.found()

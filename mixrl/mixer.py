@@ -507,8 +507,8 @@ def _explained(
     scene: Scene, knobs: Knobs, locked: Sequence[str], kinds: Sequence[str], levels: Array | None
 ) -> list[tuple[int, MixSettings]]:
     """The way from no change to a mix, a setting at a time, those that bring most first: an action on each, and the
-    settings it leads to. Settings that bring less than ``MOVE_COST`` are put back; then the stems are brought to these
-    levels (N,), LUFS, if there are any."""
+    settings it leads to. Settings that bring less than ``search.LISTED`` are put back; then the stems are brought to
+    these levels (N,), LUFS, if there are any."""
     from mixrl.levelling import levelled
     from mixrl.search import Objective, Space, trimmed
 

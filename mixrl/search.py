@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 Trace = tuple[tuple[int, float], ...]
 _NO_END = 2**62
+LISTED = 0.005  # of score: what a setting that stays must bring
 TRIES = 24  # moves that a policy may have scored in vain before it gives up
 TRIES_BEFORE_POLISH = 16  # the same where a search goes on, which gains more by then
 MOVES_PER_LOOK = 16  # that a policy with one-step gains makes before it looks at all successors again
@@ -95,9 +96,10 @@ class Objective:
             self.score, self.best = score, knobs.copy()
             self._trace.append((self.evaluations, score))
 
-    def settle(self, knobs: Knobs) -> None:
-        """Take a mix for the best, whatever others score, and even beyond the budget. Counts 1."""
-        self.evaluations += 1
+    def settle(self, knobs: Knobs, evaluations: int = 0) -> None:
+        """Take a mix for the best, whatever others score, and even beyond the budget. Counts 1, and evaluations that it
+        took to find."""
+        self.evaluations += 1 + evaluations
         self.score, self.best = float(self.scene.scores(knobs[None])[0]), knobs.copy()
         self._trace.append((self.evaluations, self.score))
 
@@ -624,11 +626,12 @@ class _Climb:
         return scores
 
 
-def trimmed(objective: Objective, space: Space, point: Array, least: float = MOVE_COST) -> tuple[Array, Array]:
+def trimmed(objective: Objective, space: Space, point: Array, least: float = LISTED) -> tuple[Array, Array]:
     """A point with those knobs put back to the origin that bring less than ``least`` each, together less than that for
-    each; and what every knob brings, (D,): how much is lost when it alone is put back.
+    each, over again until there are none; and what every knob brings, (D,): how much is lost when it alone is put back.
 
-    Costs an evaluation for every knob that was turned and some more; nothing is put back when they are not left.
+    Costs an evaluation for every knob that is turned and some more each time; nothing is put back when they are not
+    left.
     """
     turned = np.flatnonzero(point != space.origin)
     losses = np.zeros(len(point))
@@ -645,6 +648,6 @@ def trimmed(objective: Objective, space: Space, point: Array, least: float = MOV
         rest[small] = space.origin[small]
         score = objective(space.knobs(rest[None]))[0]
         if score >= max(whole - least * len(small), start):
-            return rest, np.where(rest == space.origin, 0.0, losses)
+            return trimmed(objective, space, rest, least)  # what is left may bring less by now
         small = small[: len(small) // 2]  # together they matter: put back those that bring least
     return point, losses

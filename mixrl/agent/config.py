@@ -37,7 +37,7 @@ class Practice:
     eq_db: float = 6.0
     pan_share: float = 0.2
     flip_share: float = 0.1
-    people: float = 1.0
+    people: float = 0.2
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ def train(
     ] = None,
     people: Annotated[
         float, typer.Option(min=0.0, help="What closeness to people's mix counts in the reward, beside the score.")
-    ] = 1.0,
+    ] = 0.2,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's checkpoint.")] = False,
     cache: Annotated[
         Path | None, typer.Option(help="Folder that remembers sessions listened to [RUN/scenes].")
