@@ -39,6 +39,7 @@ _ODD = 3e-4  # density, per dB, of stems that are where they are for reasons of 
 _WORTH_DB = 0.7  # by which a balance must be expected to come nearer to people's; for less, the faders stay
 _EDGE_DB = 0.25  # how soft the edges of the spreads are
 _LEAST_ERROR_DB = 0.5
+_OF_ERROR = 0.9  # errors are learned from forests that have heard fewer songs than the one that is off by them
 LEAST_TOLERANCE_DB = 0.5
 TOLERANCE = 0.25  # of the spread of what is known, that a level may be off for nothing
 
@@ -137,7 +138,7 @@ def weighed(levels: Array, errors_db: Array, delivered: Array) -> Weighed:
     the other."""
     away = delivered - levels
     away = away - np.median(away)
-    scale = np.maximum(errors_db, _LEAST_ERROR_DB)[:, None]
+    scale = np.maximum(_OF_ERROR * errors_db, _LEAST_ERROR_DB)[:, None]
     prior = (1.0 + (OFFSETS_DB / scale) ** 2 / _TAILS) ** (-(_TAILS + 1.0) / 2.0)
     prior /= prior.sum(axis=1, keepdims=True)
     log_chances, cases = [], []
