@@ -18,7 +18,7 @@ import numpy as np
 
 from mixrl.errors import InputError
 from mixrl.knobs import Knobs, joined, neutral_knobs, to_settings
-from mixrl.levelling import kept_levels, levelled
+from mixrl.levelling import kept_levels, levelled, tidied
 from mixrl.parallel import each_session
 from mixrl.search import (
     TRIES,
@@ -32,7 +32,6 @@ from mixrl.search import (
     follow,
     greedy,
     pattern_search,
-    trimmed,
 )
 
 if TYPE_CHECKING:
@@ -284,15 +283,16 @@ def _played(scene: Scene, method: str, player: Player | None, seed: int | None) 
             elif player is not None:
                 tries = TRIES_BEFORE_POLISH if method in ("polish", "mixer") else TRIES
                 follow(player, scene, objective, start=start, shortlist=_shortlist(method, player), tries=tries)
-            played = objective.best
+            played, before = objective.best, objective.score
             if method in ("pattern", "polish", "mixer"):
                 pattern_search(objective, Space.around(objective.best, scene.facts), seed or 0)
             if method == "mixer":
                 levels = kept_levels(scene, played)
                 mixes = joined([levelled(scene, mix, levels) for mix in (objective.best, played)])
                 space, last = Space.around(neutral_knobs(scene.facts), scene.facts), Objective(scene, tidying - 1)
-                point, _ = trimmed(last, space, space.point(mixes[int(np.argmax(last(mixes)))]))
-                objective.settle(levelled(scene, space.knobs(point[None])[0], levels), last.evaluations)
+                best = mixes[int(np.argmax(last(mixes)))]
+                point, _ = tidied(last, space, best, before, levels)
+                objective.settle(space.knobs(point[None])[0], last.evaluations)
             elif method == "cma":
                 cma_es(objective, Space.around(objective.best, scene.facts), seed or 0)
         return objective.found()

@@ -12,8 +12,9 @@ import numpy as np
 
 from mixrl.knobs import GAIN, Knobs
 from mixrl.measures import Array
-from mixrl.moves import GAIN_LIMITS_DB
+from mixrl.moves import GAIN_LIMITS_DB, MOVE_COST
 from mixrl.scene import Scene
+from mixrl.search import LISTED, Objective, Space, trimmed
 
 _LOOKS = 2
 _GRID_DB = 0.1  # what a person would write down
@@ -40,3 +41,23 @@ def kept_levels(scene: Scene, knobs: Knobs) -> Array:
     if expected is not None and expected.held:
         return expected.level_lufs
     return scene.evaluate(knobs[None]).stem_lufs[0]
+
+
+def tidied(
+    objective: Objective,
+    space: Space,
+    knobs: Knobs,
+    before: float,
+    levels: Array | None = None,
+    locked: Collection[str] = (),
+) -> tuple[Array, Array]:
+    """A mix as a point of a space, (D,), without the settings that bring next to nothing, its stems at these levels
+    (N,), LUFS, if there are any; and what each setting brings, (D,). Where that takes the score below ``before``, less
+    is put back."""
+    for least in (LISTED, MOVE_COST):
+        point, brought = trimmed(objective, space, space.point(knobs), least)
+        if levels is not None:
+            point = space.point(levelled(objective.scene, space.knobs(point[None])[0], levels, locked))
+        if float(objective(space.knobs(point[None]))[0]) >= before:
+            break
+    return point, brought

@@ -293,7 +293,7 @@ class Mixer:
             progress=lambda share: progress("mixing", share),
         )  # fmt: skip
         count = int(np.argmax([before, *(step.score - MOVE_COST * k for k, step in enumerate(walk, 1))]))
-        knobs = walk[count - 1].knobs if count else knobs
+        knobs, reached = (walk[count - 1].knobs, walk[count - 1].score) if count else (knobs, before)
         if self.polish:
             progress("polishing", 0.0)
             space = Space.around(knobs, facts, locked, kinds)
@@ -310,7 +310,7 @@ class Mixer:
             mixes = joined([levelled(scene, mix, levels, locked) for mix in (polished, knobs)])
             polished = mixes[int(np.argmax(scene.scores(mixes)))]  # at their levels, polish can have made it worse
         progress("mixing", 1.0)
-        return self._log(scene, _explained(scene, polished, locked, kinds, levels))
+        return self._log(scene, _explained(scene, polished, reached, locked, kinds, levels))
 
     def _log(
         self, scene: Scene, path: Sequence[tuple[int, MixSettings]]
@@ -504,13 +504,12 @@ def _settings_off(knobs: Knobs, facts: Facts) -> int:
 
 
 def _explained(
-    scene: Scene, knobs: Knobs, locked: Sequence[str], kinds: Sequence[str], levels: Array | None
+    scene: Scene, knobs: Knobs, before: float, locked: Sequence[str], kinds: Sequence[str], levels: Array | None
 ) -> list[tuple[int, MixSettings]]:
     """The way from no change to a mix, a setting at a time, those that bring most first: an action on each, and the
-    settings it leads to. Settings that bring less than ``search.LISTED`` are put back; then the stems are brought to
-    these levels (N,), LUFS, if there are any."""
-    from mixrl.levelling import levelled
-    from mixrl.search import Objective, Space, trimmed
+    settings it leads to. The mix is tidied before, as ``levelling.tidied`` says."""
+    from mixrl.levelling import tidied
+    from mixrl.search import Objective, Space
 
     facts = scene.facts
     layout = Layout(len(facts.names), len(facts.groups))
@@ -519,9 +518,7 @@ def _explained(
         base.strips[:, TEMPO] = knobs.strips[:, TEMPO]
         path.append((layout.size - 1, to_settings(base, facts)))
     space = Space.around(base, facts, locked, kinds)
-    point, brought = trimmed(Objective(scene), space, space.point(knobs))
-    if levels is not None:
-        point = space.point(levelled(scene, space.knobs(point[None])[0], levels, locked))
+    point, brought = tidied(Objective(scene), space, knobs, before, levels, locked)
     reached = space.origin.copy()
     turned = np.flatnonzero(point != space.origin)
     for knob in turned[np.argsort(-brought[turned], kind="stable")]:

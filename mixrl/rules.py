@@ -57,23 +57,21 @@ def starting_mix(
     kinds: Collection[str] = KINDS,
     scores: Callable[[Knobs], Array] | None = None,
 ) -> Knobs:
-    """Where searches and the agent begin: the best of no change, the rule mix and, where it is known what people would
-    do, that, within the limits of the moves. Locked stems and kinds of move that are not allowed stay as they are.
+    """Where searches and the agent begin: the better of no change and what people would do or, where nobody knows that,
+    the rule mix, within the limits of the moves. Locked stems and kinds of move that are not allowed stay as they are.
 
     scores: what scores the mixes; the scene itself if None. How loud the stems are is known from the first.
     """
     neutral = neutral_knobs(scene.facts)
     held = np.array([name in locked for name in scene.facts.names], dtype=bool)
-    mixes = [neutral]
-    for settings in (rule_mix(scene), *([expected_mix(scene)] if scene.facts.expected is not None else [])):
-        knobs = to_knobs(settings, scene.facts)
-        knobs.strips[:, GAIN] = np.round(np.clip(knobs.strips[:, GAIN], *GAIN_LIMITS_DB), 1)
-        knobs.strips[:, HIGHPASS] = [_nearest_corner(hz) for hz in knobs.strips[:, HIGHPASS]]
-        knobs.strips[held] = neutral.strips[held]
-        for column, kind in ((GAIN, "gain"), (PAN, "pan"), (HIGHPASS, "highpass")):
-            if kind not in kinds:
-                knobs.strips[:, column] = neutral.strips[:, column]
-        mixes.append(knobs)
+    knobs = to_knobs(rule_mix(scene) if scene.facts.expected is None else expected_mix(scene), scene.facts)
+    knobs.strips[:, GAIN] = np.round(np.clip(knobs.strips[:, GAIN], *GAIN_LIMITS_DB), 1)
+    knobs.strips[:, HIGHPASS] = [_nearest_corner(hz) for hz in knobs.strips[:, HIGHPASS]]
+    knobs.strips[held] = neutral.strips[held]
+    for column, kind in ((GAIN, "gain"), (PAN, "pan"), (HIGHPASS, "highpass")):
+        if kind not in kinds:
+            knobs.strips[:, column] = neutral.strips[:, column]
+    mixes = [neutral, knobs]
     return mixes[int(np.argmax((scores or scene.scores)(joined(mixes))))]
 
 
