@@ -57,7 +57,8 @@ _LEANING_DB = 1.0
 # songs do (benchmarks/sound.py): so far the limits move towards it, for audibility much less. A spectrum that is
 # further off is a fault.
 TRUST, _TRUST_IN_QUIET = 0.85, 0.3
-_FAR_OFF_DB, _FARTHEST_DB = 10.0, 30.0  # of a spectrum; of width and audibility
+_FAR_OFF_DB, _FARTHEST_DB = 10.0, 30.0  # of a spectrum, of width
+_UNHEARD_DB = -24.0  # audibility of a stem that plays elsewhere
 _MONO_DB = -40.0  # side over mid: below, nobody has panned anything yet
 _EFFORT, _EFFORT_ON_PEOPLES = 1.0 / 30.0, 0.1  # what a dB of processing costs, the latter on sound that people left
 _SHIFT_DB = 5.0  # of processing, that a shift by half of the stereo base counts as
@@ -137,7 +138,8 @@ def yardstick(facts: Facts) -> Yardstick:
         own = np.where(judged, mix.spectrum_db - level, 0.0)
         own = np.where(judged, own - own.sum() / max(judged.sum(), 1), 0.0)
         level = level + TRUST * np.clip(own, -_FAR_OFF_DB, _FAR_OFF_DB)
-        quiet = quiet + _TRUST_IN_QUIET * np.clip(mix.audibility_db - quiet, -_FARTHEST_DB, 0.0)
+        deeper = np.minimum(mix.audibility_db - quiet, 0.0)
+        quiet = quiet + np.where(mix.audibility_db < _UNHEARD_DB, 1.0, _TRUST_IN_QUIET) * deeper
         effort = _EFFORT_ON_PEOPLES
         if (mix.side_mid_db[judged] > _MONO_DB).any():
             side = side + TRUST * np.clip(mix.side_mid_db - side, -_FARTHEST_DB, _FARTHEST_DB)

@@ -251,6 +251,18 @@ def test_levels_without_names_are_of_stems_without_names(scene):
     assert informed(scene.with_facts(facts)).facts.expected is not None
 
 
+def test_a_stem_that_hardly_sounds_stays_where_it_is(scene):
+    """It may play elsewhere in the song; raised to a usual level, what is left of it here would drown all others."""
+    faders = np.zeros(len(scene.facts.names))
+    faders[0] = -70.0
+    copy = informed(broken(scene, faders), EQUAL)
+    delivered, expected = copy.measures(copy.neutral()), copy.facts.expected
+    assert copy.facts.audible[0]
+    assert expected.level_lufs[0] == delivered.stem_lufs[0]
+    assert expected.relative_lu[1:].max() > -10.0
+    assert balance_risk_db(expected, expected.level_lufs, copy.facts.audible) < 5.0
+
+
 def test_the_risk_is_least_where_people_probably_are(scene):
     copy = broken_copy(scene)
     expected, counted = copy.facts.expected, copy.facts.audible

@@ -77,7 +77,7 @@ def expecting(mix):
 KNOWN = expecting(
     good(
         spectrum_db=good().spectrum_db + np.linspace(6.0, -6.0, 31), side_mid_db=good().side_mid_db - 12.0,
-        imbalance_db=np.array(1.4), audibility_db=np.array([-20.0, -5.0, -5.0, -5.0, -25.0]),
+        imbalance_db=np.array(1.4), audibility_db=np.array([-20.0, -5.0, -5.0, -5.0, -22.0]),
         position=np.array([0.3, 0.0, 0.0, -0.9, 0.5]),
     )
 )  # fmt: skip
