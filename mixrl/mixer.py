@@ -268,8 +268,8 @@ class Mixer:
     def _act(
         self, scene: Scene, locked: Sequence[str], progress: Progress
     ) -> tuple[MixSettings, tuple[LoggedMove, ...]]:
-        """Let the policy move from people's probable levels, or from no change if that is better, until it stops; the mix on the
-        way that was best, less the cost of its moves, is kept, polished and explained."""
+        """Let the policy move from people's probable levels, or from no change if that is better, until it stops; the
+        mix on the way that was best, less the cost of its moves, is kept, polished and explained."""
         from mixrl.agent.policy import default_policy
         from mixrl.levelling import kept_levels, levelled
         from mixrl.rules import starting_mix
