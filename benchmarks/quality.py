@@ -24,6 +24,7 @@ from mixrl.rules import equal_loudness
 from mixrl.scene import Scene
 from mixrl.score import reference, score
 from mixrl.session import load_session
+from mixrl.sound_roles import guessed
 
 COLUMNS = ("no change", "equal loudness", "rule mix", "dqn")
 
@@ -44,7 +45,7 @@ def main() -> None:
         session = load_session(folder)
         heard = excerpt(session)
         mix = Mixer(policy=policy).mix(session)
-        scene = informed(Scene.of(heard))
+        scene = informed(guessed(Scene.of(heard)))
         rendered = Rendered(heard, scene)
         scores = {c.name: c.score for c in mix.candidates}
         scores["equal loudness"] = float(score(rendered.measures(equal_loudness(scene)), scene.facts))

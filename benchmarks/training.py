@@ -4,8 +4,9 @@
                                   [--jobs 2] [--only NAME ...]
 
 Every run is one `mixrl train` (a process each, RUNS/NAME.safetensors and RUNS/NAME-run); those that are there are not
-made again. Improvement of the validation starts, on top of the rule mix. PQN gets the wall time that seed 0 took for
-as many moves. A run that looks at one-step gains is given half the moves: it has nothing to learn of rewards.
+made again. Improvement of the validation starts, on top of the mix that they begin with. PQN gets
+the wall time that seed 0 took for as many moves. A run that looks at one-step gains is given half the moves: it has
+nothing to learn of rewards.
 """
 
 from __future__ import annotations

@@ -57,7 +57,8 @@ def search(
     """Compare search methods on sessions, a user's own too, by score against evaluations.
 
     One mix scored is one evaluation, whoever asks: a look ahead at all moves costs as many as there are. All searches
-    begin at the rule mix, or the raw one where that is better. polish is a policy's mix, searched on from by patterns.
+    begin at people's probable levels (with --rules at the rule mix), or the raw mix where that is better. polish is a
+    policy's mix, searched on from by patterns.
     Several policies of one kind count as training seeds of it. A session that fails is named, and the others go on; the
     exit code is then 1.
     """
