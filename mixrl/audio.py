@@ -21,13 +21,22 @@ from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Protocol, cast
+from typing import Any, BinaryIO, NamedTuple, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mixrl.errors import InputError, MixrlError, ProcessingError
-from mixrl.headers import EXPORT_AGAIN, FFMPEG_SUFFIXES, UNKNOWN_FRAMES, Probe, ffmpeg_tool, probe, states_length
+from mixrl.headers import (
+    EXPORT_AGAIN,
+    FFMPEG_SUFFIXES,
+    SAMPLE_BYTES,
+    UNKNOWN_FRAMES,
+    Probe,
+    ffmpeg_tool,
+    probe,
+    states_length,
+)
 
 __all__ = [
     "BLOCK", "ArraySource", "Encoding", "FileSource", "FloatArray", "Probe", "Source", "TemporaryAudio", "Writer",
@@ -40,7 +49,6 @@ BLOCK = 65536
 LOUDEST_PLAUSIBLE = 1e6
 """A sample above this (+120 dBFS) is a damaged file, not a hot one."""
 
-_SUBNORMAL = np.finfo(np.float32).tiny
 
 
 # ---------------------------------------------------------------------------------------------------- sources
@@ -123,17 +131,22 @@ class TemporaryAudio:
 
     def write(self, block: FloatArray) -> None:
         """Append float32 (channels, n); subnormal numbers become 0 (they make recursive filters crawl)."""
+        from mixrl.pcm import flush
+
         if self._written:
             raise ProcessingError("temporary audio is complete and cannot be written any more")
-        data = np.ascontiguousarray(block.T, "<f4")
-        data[np.abs(data) < _SUBNORMAL] = 0.0
+        data = np.array(block, np.float32, order="C")
+        flush(data)
         try:
-            left = memoryview(data.tobytes())
-            while left:
-                left = left[self._file.write(left) :]
+            for first, place in self._places(self.frames, self.frames + data.shape[1]):
+                for channel, at in enumerate(place):
+                    left = data[channel, first : first + at.frames].data.cast("B")
+                    done = 0
+                    while done < len(left):
+                        done += self._put(left[done:], at.byte + done)
         except OSError as error:
             raise ProcessingError(_no_room(error)) from None
-        self.frames += data.shape[0]
+        self.frames += data.shape[1]
 
     def source(self) -> Source:
         """End writing; the audio as a source."""
@@ -142,17 +155,46 @@ class TemporaryAudio:
 
     def blocks(self, start: int = 0, stop: int | None = None, size: int = BLOCK) -> Iterator[FloatArray]:
         start, stop = _span(self, start, stop)
-        frame = self.channels * 4
-        for at in range(start, stop, size):
-            raw = self._read(at * frame, (min(at + size, stop) - at) * frame)
-            yield np.array(np.frombuffer(raw, "<f4").reshape(-1, self.channels).T, np.float32, order="C")
+        for begin in range(start, stop, size):
+            end = min(begin + size, stop)
+            block = np.empty((self.channels, end - begin), np.float32)
+            for first, place in self._places(begin, end):
+                for channel, at in enumerate(place):
+                    self._get(block[channel, first : first + at.frames].data.cast("B"), at.byte)
+            yield block
 
-    def _read(self, at: int, size: int) -> bytes:
-        if hasattr(os, "pread"):  # has no position, which threads (and forked processes) would share
-            return os.pread(self._file.fileno(), size, at)
+    def _places(self, start: int, stop: int) -> Iterator[tuple[int, list[_Place]]]:
+        """Where frames lie: how far on from ``start``, and for each channel a stretch of the file, one after another.
+        The file is a row of pieces of ``BLOCK`` frames, in each of which every channel lies by itself."""
+        at = start
+        while at < stop:
+            piece, inside = divmod(at, BLOCK)
+            count = min(BLOCK - inside, stop - at)
+            begins = ((piece * self.channels + channel) * BLOCK + inside for channel in range(self.channels))
+            yield at - start, [_Place(4 * begin, count) for begin in begins]
+            at += count
+
+    def _put(self, data: memoryview, at: int) -> int:
+        if hasattr(os, "pwrite"):  # has no position, which threads (and forked processes) would share
+            return os.pwrite(self._file.fileno(), data, at)
         with self._lock:
             self._file.seek(at)
-            return self._file.read(size)
+            return self._file.write(data)
+
+    def _get(self, data: memoryview, at: int) -> None:
+        if hasattr(os, "preadv"):
+            os.preadv(self._file.fileno(), [data], at)
+            return
+        with self._lock:
+            self._file.seek(at)
+            cast(Any, self._file).readinto(data)
+
+
+class _Place(NamedTuple):
+    """A stretch of a file: its first byte, and how many samples of one channel lie there."""
+
+    byte: int
+    frames: int
 
 
 def _nameless_file() -> BinaryIO:
@@ -255,6 +297,9 @@ class FileSource:
         return InputError(f"{self.path}: the file ends early, at {frames / self.sample_rate:.1f} s: {EXPORT_AGAIN}")
 
     def _decode(self, start: int, stop: int | None, size: int) -> Iterator[FloatArray]:
+        if self.probed.data_at is not None and stop is not None:
+            yield from self._unpack(self.probed.data_at, start, stop, size)
+            return
         import soundfile as sf
 
         left = UNKNOWN_FRAMES if stop is None else stop - start
@@ -273,8 +318,34 @@ class FileSource:
                     yield self._checked(data, at)
                     at, left = at + len(data), left - len(data)
         except (sf.SoundFileError, OSError):
-            place = f"near {at / self.sample_rate:.1f} s"
-            raise InputError(f"{self.path}: is damaged or cut short {place}: {EXPORT_AGAIN}") from None
+            raise self._damaged(at) from None
+
+    def _damaged(self, at: int) -> InputError:
+        place = f"near {at / self.sample_rate:.1f} s"
+        return InputError(f"{self.path}: is damaged or cut short {place}: {EXPORT_AGAIN}")
+
+    def _unpack(self, data_at: int, start: int, stop: int, size: int) -> Iterator[FloatArray]:
+        """What ``_decode`` does of samples that lie in the file plainly, in a fraction of the time."""
+        from mixrl.pcm import unpacked
+
+        frame = SAMPLE_BYTES[self.probed.encoding] * self.channels
+        at = start
+        try:
+            with self.path.open("rb", buffering=0) as file:
+                file.seek(data_at + start * frame)
+                buffer = memoryview(bytearray(min(size, stop - start) * frame))
+                while at < stop:
+                    wanted = min(size, stop - at) * frame
+                    there = 0
+                    while there < wanted and (more := file.readinto(buffer[there:wanted])):
+                        there += more
+                    block = unpacked(buffer[: there - there % frame], self.probed.encoding, self.channels)
+                    if not block.shape[1]:
+                        return
+                    yield self._sound(block, at)
+                    at += block.shape[1]
+        except OSError:
+            raise self._damaged(at) from None
 
     def _decode_by_ffmpeg(self) -> Iterator[FloatArray]:
         command = [ffmpeg_tool("ffmpeg", self.path), "-v", "error", "-nostdin", "-i", f"file:{self.path}"]
@@ -296,16 +367,20 @@ class FileSource:
             raise InputError(f"{self.path}: ffmpeg cannot decode it: {EXPORT_AGAIN}")
 
     def _checked(self, data: FloatArray, at: int) -> FloatArray:
-        """(n, channels) as decoded -> a fresh (channels, n); only floating-point coding needs scrutiny."""
-        block = np.array(data.T, np.float32, order="C")
+        """(n, channels) as decoded -> a fresh (channels, n)."""
+        return self._sound(np.array(data.T, np.float32, order="C"), at)
+
+    def _sound(self, block: FloatArray, at: int) -> FloatArray:
+        """The block from frame ``at`` on, if it holds sound; only floating-point coding needs scrutiny."""
         if not self.probed.encoding.startswith(("PCM", "ALAC")):
-            size = np.abs(block)
-            if not size.max() <= LOUDEST_PLAUSIBLE:  # NaN compares false
-                bad = int(np.argmax(~(size <= LOUDEST_PLAUSIBLE).all(axis=0)))
+            from mixrl.pcm import flush
+
+            if not (block.max() <= LOUDEST_PLAUSIBLE and block.min() >= -LOUDEST_PLAUSIBLE):  # NaN compares false
+                bad = int(np.argmax(~(np.abs(block) <= LOUDEST_PLAUSIBLE).all(axis=0)))
                 place = f"at {(at + bad) / self.sample_rate:.3f} s"
                 what = "a NaN, infinite or absurd sample"
                 raise InputError(f"{self.path}: holds {what} {place}: {EXPORT_AGAIN}")
-            block[size < _SUBNORMAL] = 0.0
+            flush(block)
         return block
 
 
@@ -460,24 +535,25 @@ class Writer:
     def write(self, block: FloatArray) -> None:
         """Append float32 (channels, n)."""
         assert self._put is not None, "use the writer in a with statement"
+        from mixrl.pcm import rounded
+
         x = np.asarray(block, np.float32)
         if x.ndim != 2 or x.shape[0] != self.channels:
             raise ValueError(f"a block of shape {x.shape} for {self.channels} channels")
-        if not np.isfinite(x).all():
+        if x.size and not (np.isfinite(x.max()) and np.isfinite(x.min())):
             raise ProcessingError(f"{self.path}: a sample to be written is not finite")
         frames = x.T
         self.frames += len(frames)
         if self.encoding is Encoding.WAV32F:
             self._put(np.ascontiguousarray(frames, "<f4"))
             return
-        bits = self.encoding.bits
-        scaled = frames * np.float64(2 ** (bits - 1))
-        if bits == 16:
-            two = self._random.random((*frames.shape, 2))
-            scaled += (two[..., 0] - two[..., 1]) * (frames != 0)
-        limit = 2 ** (bits - 1)
-        whole = np.clip(np.rint(scaled), -limit, limit - 1).astype(np.int32)
-        self._put(whole.astype(np.int16) if bits == 16 else whole << 8)
+        if self.encoding.bits == 24:
+            self._put(rounded(x, 24))
+            return
+        scaled = frames * np.float64(2**15)
+        two = self._random.random((*frames.shape, 2))
+        scaled += (two[..., 0] - two[..., 1]) * (frames != 0)
+        self._put(np.clip(np.rint(scaled), -(2**15), 2**15 - 1).astype(np.int16))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -499,11 +575,11 @@ class _Wav:
         return self
 
     def write(self, data: NDArray[Any]) -> None:
-        """Append (n, channels): int16, int32 with the 24 bits on top, or float32."""
-        raw = data.astype(data.dtype.newbyteorder("<"), copy=False)
-        if self._bits == 24:
-            raw = np.ascontiguousarray(raw).view(np.uint8).reshape(-1, 4)[:, 1:]
-        self._bytes += self._file.write(np.ascontiguousarray(raw).tobytes())
+        """Append (n, channels): int16, int32 of 24 bits, or float32."""
+        from mixrl.pcm import packed_24
+
+        raw = packed_24(data) if self._bits == 24 else data.astype(data.dtype.newbyteorder("<"), copy=False).tobytes()
+        self._bytes += self._file.write(raw)
 
     def _header(self) -> bytes:
         frame = self._channels * self._bits // 8
@@ -546,11 +622,11 @@ class _Flac:
         return self
 
     def write(self, data: NDArray[Any]) -> None:
-        """Append (n, channels): int16, or int32 with the 24 bits on top."""
+        """Append (n, channels): int16, or int32 of 24 bits."""
         import soundfile as sf
 
         try:
-            self._flac.write(data)
+            self._flac.write(data << 8 if data.dtype == np.int32 else data)  # which it expects on top
         except (sf.SoundFileError, AssertionError):  # it asserts that all was written
             raise self._file.error or OSError("FLAC encoder") from None
         self._check()

@@ -40,7 +40,7 @@ FloatArray = NDArray[np.float32]
 TOLERANCE_LU = 0.1  # promised
 MAX_LIMITING_DB = 6.0
 MIN_PSR_DB = 6.0
-_CLOSE_LU = 0.02  # the search ends this near the target ...
+_CLOSE_LU = 0.05  # the search ends this near the target ...
 _CLOSE_LIMIT_DB = 0.05  # ... or this near below a limit ...
 _CLOSE_GAIN_DB = 0.01  # ... or when the bracket is this narrow
 _CLEAN_DB = 0.5  # a 4x peak this far below the ceiling surely is not limited
@@ -67,7 +67,7 @@ class MasterGain:
 
 @dataclass(frozen=True)
 class Delivery:
-    """What was written. ``measurement`` is of the file, decoded again.
+    """What was written. ``measurement`` is of the file, decoded again, without spectrum and stereo measures.
 
     gain_db: applied before the limiter. limiting_db: 99th percentile of gain reduction over 10 ms frames.
     target_reached: the file is within 0.1 LU of the target, or no target was set.
@@ -97,6 +97,7 @@ class _Outcome:
     loudness: float | None
     limiting_db: float
     psr_db: float | None
+    limited: Source | None = None  # what the limiter made of the audio, where that was needed to find out
 
     def excess(self, target: float, min_psr: float) -> tuple[float, float, float]:
         """Over target (LU), over the limit of limiting (dB), short of PSR (dB)."""
@@ -127,40 +128,41 @@ def deliver(
     kind = encoding_for(path, encoding)
     with atomic_path(path, force) as part:
         premaster = _premaster(source)
-        gain_db, found = _solve(premaster, master)
-        ceiling = master.ceiling_dbtp
+        outcome, found = _solve(premaster, master)
+        gain_db, ceiling, limiter = outcome.gain_db, master.ceiling_dbtp, None
+        blocks = _mastered(premaster.source, outcome, ceiling)
         for _ in range(6):
-            limiter = Limiter(source.sample_rate, source.channels, ceiling)
             with Writer(part, source.sample_rate, source.channels, kind, force=True, seed=seed) as writer:
-                for block in _limited(premaster.source, gain_db, limiter):
+                for block in blocks:
                     writer.write(block)
-            measured = measure(FileSource(part))
+            measured = measure(FileSource(part), spectrum=False)
             over = (measured.true_peak_dbtp or -math.inf) - master.ceiling_dbtp
             if over <= 0.0:
                 break
             ceiling -= over + 0.005  # dither and rounding count for something under a low ceiling
+            limiter = Limiter(source.sample_rate, source.channels, ceiling)
+            blocks = _limited(premaster.source, gain_db, limiter)
         else:
             raise ProcessingError(f"{path}: cannot hold {master.ceiling_dbtp:g} dBTP in {kind.value}: write 24 bits")
     reached = found.target_reached and _reached(measured.integrated_lufs, master.target_lufs)
     warnings = found.warnings
     if found.target_reached and not reached:
         warnings += (f"the file reads {_lufs(measured.integrated_lufs)}, not {_lufs(master.target_lufs)}",)
-    return Delivery(
-        gain_db, master.ceiling_dbtp, master.target_lufs, reached, _limiting_db(limiter), measured, warnings
-    )
+    limiting_db = outcome.limiting_db if limiter is None else _limiting_db(limiter)
+    return Delivery(gain_db, master.ceiling_dbtp, master.target_lufs, reached, limiting_db, measured, warnings)
 
 
 def master_gain(source: Source, master: MasterSettings) -> tuple[float, MasterGain]:
     """The gain in dB that ``deliver`` would apply before the limiter, and what it gives."""
-    return _solve(_premaster(source), master)
+    outcome, found = _solve(_premaster(source), master)
+    return outcome.gain_db, found
 
 
 def master_array(x: FloatArray, sample_rate: int, master: MasterSettings) -> FloatArray:
     """``x`` (channels, samples) as ``deliver`` would master it, in memory: gain and limiter, no file."""
     source = ArraySource(x, sample_rate)
-    gain_db, _ = master_gain(source, master)
-    limiter = Limiter(sample_rate, source.channels, master.ceiling_dbtp)
-    return np.concatenate(list(_limited(source, gain_db, limiter)), axis=1)
+    outcome, _ = _solve(_premaster(source), master)
+    return np.concatenate(list(_mastered(source, outcome, master.ceiling_dbtp)), axis=1)
 
 
 def _premaster(source: Source) -> _Premaster:
@@ -188,6 +190,13 @@ def _limited(source: Source, gain_db: float, limiter: Limiter) -> Iterator[Float
     yield limiter.flush()
 
 
+def _mastered(source: Source, outcome: _Outcome, ceiling_dbtp: float) -> Iterator[FloatArray]:
+    """The audio of an outcome; limited already where that was needed to find out what its gain gives."""
+    if outcome.limited is not None:
+        return outcome.limited.blocks()
+    return _limited(source, outcome.gain_db, Limiter(source.sample_rate, source.channels, ceiling_dbtp))
+
+
 def _limiting_db(limiter: Limiter) -> float:
     reduction = limiter.gain_reduction_db()
     return float(np.percentile(reduction, 99)) if reduction.size else 0.0
@@ -202,13 +211,15 @@ def _trial(premaster: _Premaster, gain_db: float, ceiling_dbtp: float) -> tuple[
     source = premaster.source
     limiter = Limiter(source.sample_rate, source.channels, ceiling_dbtp)
     meter = Meter(source.sample_rate, source.channels, spectrum=False)
+    limited = TemporaryAudio(source.sample_rate, source.channels)  # so that it need not be limited again
     for block in _limited(source, gain_db, limiter):
         meter.push(block)
+        limited.write(block)
     read = meter.result()
-    return _Outcome(gain_db, read.integrated_lufs, _limiting_db(limiter), read.psr_db), True
+    return _Outcome(gain_db, read.integrated_lufs, _limiting_db(limiter), read.psr_db, limited.source()), True
 
 
-def _solve(premaster: _Premaster, master: MasterSettings) -> tuple[float, MasterGain]:
+def _solve(premaster: _Premaster, master: MasterSettings) -> tuple[_Outcome, MasterGain]:
     passes = 0
 
     def trial(gain_db: float) -> _Outcome:
@@ -235,7 +246,7 @@ def _solve(premaster: _Premaster, master: MasterSettings) -> tuple[float, Master
         reached = _reached(outcome.loudness, target)
         if not reached:
             warnings = (_not_reached(outcome, target, min_psr, blocked_by),)
-    return outcome.gain_db, MasterGain(reached, outcome.limiting_db, outcome.loudness, outcome.psr_db, passes, warnings)
+    return outcome, MasterGain(reached, outcome.limiting_db, outcome.loudness, outcome.psr_db, passes, warnings)
 
 
 def _search(

@@ -7,7 +7,7 @@ import os
 import shutil
 import struct
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ SUFFIXES = frozenset(
 ) | {".ogg", ".oga", ".opus", ".mp3"}
 FFMPEG_SUFFIXES = frozenset([".m4a", ".m4b", ".aac", ".wma", ".wv", ".ape"])
 UNKNOWN_FRAMES = 1 << 62
+SAMPLE_BYTES = {"PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4}  # of what mixrl.pcm reads, by libsndfile's names
 EXPORT_AGAIN = "export it again as WAV or FLAC, or move it out of the folder"
 
 
@@ -33,6 +34,7 @@ class Probe:
     frames: int
     time_reference: int | None = None  # Broadcast-WAV start, samples at the file's own rate; None: has none
     exact_seek: bool = True  # whether libsndfile lands on the very sample it is sent to
+    data_at: int | None = None  # the byte where samples begin that lie there as ``mixrl.pcm`` reads them
 
 
 def probe(path: str | os.PathLike[str]) -> Probe:
@@ -60,22 +62,38 @@ def probe(path: str | os.PathLike[str]) -> Probe:
         info = sf.info(os.fsencode(path))  # bytes: old archives leave names that are not UTF-8
     except (sf.SoundFileError, UnicodeError):
         raise InputError(f"{path}: is no audio file that can be decoded: {EXPORT_AGAIN}") from None
-    reference = None
+    reference = data_at = None
     if info.format in ("WAV", "WAVEX", "RF64"):
-        reference, missing = _riff_facts(path)
-        if missing:
-            raise InputError(f"{path}: the file is cut short ({missing} bytes are missing): {EXPORT_AGAIN}")
+        riff = _riff_facts(path)
+        if riff.missing:
+            raise InputError(f"{path}: the file is cut short ({riff.missing} bytes are missing): {EXPORT_AGAIN}")
+        reference = riff.time_reference
+        frame = SAMPLE_BYTES.get(info.subtype, 0) * info.channels
+        if frame and riff.frame_bytes == frame and riff.data_bytes // frame == info.frames:
+            data_at = riff.data_at
     if info.frames <= 0:
         raise InputError(f"{path}: holds no audio (zero length): {EXPORT_AGAIN}")
     # After a seek in Vorbis libsndfile 1.2.2 is off by some samples; MP3 and piped FLAC may not know their length.
     exact = info.format not in ("OGG", "MP3") and info.frames < UNKNOWN_FRAMES
     facts = info.format, info.subtype, info.samplerate, info.channels, info.frames
-    return Probe(path, *facts, reference, exact)
+    return Probe(path, *facts, reference, exact, data_at)
 
 
-def _riff_facts(path: Path) -> tuple[int | None, int]:
-    """Time reference of the `bext` chunk (EBU Tech 3285) and the bytes that the data chunk lacks."""
-    reference, missing = None, 0
+@dataclass(frozen=True)
+class _Riff:
+    """time_reference: of the `bext` chunk (EBU Tech 3285). data_at, data_bytes: where the samples lie, None and 0 where
+    that is not stated, or they are big-endian. frame_bytes: of one sample of all channels. missing: bytes that the data
+    chunk lacks."""
+
+    time_reference: int | None = None
+    data_at: int | None = None
+    data_bytes: int = 0
+    frame_bytes: int = 0
+    missing: int = 0
+
+
+def _riff_facts(path: Path) -> _Riff:
+    found = _Riff()
     size = path.stat().st_size
     with path.open("rb") as f:
         form = f.read(12)[:4]
@@ -86,18 +104,24 @@ def _riff_facts(path: Path) -> tuple[int | None, int]:
             at = f.tell()
             if name == b"ds64":
                 long_data = struct.unpack("<QQ", f.read(16))[1]
+            elif name == b"fmt ":
+                body = f.read(min(length, 16))
+                if len(body) == 16:
+                    found = replace(found, frame_bytes=struct.unpack(f"{order}H", body[12:14])[0])
             elif name == b"bext":
                 body = f.read(min(length, 346))
                 if len(body) == 346:
-                    reference = struct.unpack(f"{order}Q", body[338:346])[0]
+                    found = replace(found, time_reference=struct.unpack(f"{order}Q", body[338:346])[0])
             elif name == b"data":
                 if form == b"RF64" and long_data:
                     length = long_data
                 elif length in (0, 0xFFFFFFFF):  # written into a pipe, which cannot go back to fill it in
                     break
-                missing = max(0, at + length - size)
+                found = replace(found, missing=max(0, at + length - size))
+                if order == "<":
+                    found = replace(found, data_at=at, data_bytes=length)
             f.seek(at + length + length % 2)
-    return reference, missing
+    return found
 
 
 def _probe_with_ffmpeg(path: Path) -> Probe:

@@ -293,9 +293,10 @@ class Meter:
         return levels
 
 
-def measure(source: Source) -> Measurement:
-    """Measure a whole source, block by block. Raises InputError when it holds NaN or infinite samples."""
-    meter = Meter(source.sample_rate, source.channels)
+def measure(source: Source, *, spectrum: bool = True) -> Measurement:
+    """Measure a whole source, block by block; ``spectrum`` as for ``Meter``. Raises InputError when it holds NaN or
+    infinite samples."""
+    meter = Meter(source.sample_rate, source.channels, spectrum=spectrum)
     for block in source.blocks():
         meter.push(block)
     return meter.result()

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from mixrl.audio import BLOCK, Source
 from mixrl.errors import InputError
+from mixrl.pcm import flush
 from mixrl.session import Session
 from mixrl.settings import MixSettings
 from mixrl.strip import board, pan_gains, sections
@@ -27,7 +28,7 @@ from mixrl.variants import variant
 FloatArray = NDArray[np.float32]
 
 PREROLL_S = 0.5
-_SUBNORMAL = np.float32(1e-30)
+_SUBNORMAL = 1e-30
 _AT_REST = 1e-8  # -160 dBFS: what is left of a filter's tail when processing of silence stops
 _BUFFER = 8192  # pedalboard forgets its state when a block is longer than all before and than this
 _SHORTEST = 64  # pedalboard guesses which axis is the channels: never give it a block that could be either
@@ -183,7 +184,7 @@ class _Filters:
 
     def process(self, block: FloatArray) -> FloatArray | None:
         """The filtered block, or None for silence."""
-        block[np.abs(block) < _SUBNORMAL] = 0.0  # subnormal input makes pedalboard's EQ crawl
+        flush(block, _SUBNORMAL)  # or pedalboard's EQ crawls
         sounding = bool(block.any())
         if self._at_rest and not sounding:
             return None

@@ -160,6 +160,9 @@ class _Placed:
     def blocks(self, start: int = 0, stop: int | None = None, size: int = BLOCK) -> Iterator[FloatArray]:
         start = max(0, start)
         stop = self.frames if stop is None else min(stop, self.frames)
+        if self.offset == 0 and stop <= self.inner.frames:
+            yield from self.inner.blocks(start, stop, size)
+            return
         inner = self.inner.blocks(max(0, start - self.offset), max(0, stop - self.offset), size)
         rest = np.zeros((self.channels, 0), np.float32)
         for at in range(start, stop, size):
@@ -407,7 +410,7 @@ def _scanned(stem: Stem) -> Stem:
     peak, sums = 0.0, [0.0] * (stem.offset // rate)
     late = stem.offset % rate
     for second in _Placed(stem.source, late, late + stem.source.frames).blocks(size=rate):
-        loudest = float(np.abs(second).max())
+        loudest = max(float(second.max()), -float(second.min()))  # NaN stays NaN
         if not loudest <= LOUDEST_PLAUSIBLE:
             at = f"in second {len(sums)}"
             raise InputError(f"{stem.files[0] if stem.files else stem.name}: NaN or absurd samples {at}: mend them")

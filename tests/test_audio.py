@@ -58,6 +58,7 @@ KINDS = [
     ("WAV", "PCM_24", ".wav", 2**-23),
     ("WAV", "PCM_32", ".wav", 2**-23),
     ("WAV", "FLOAT", ".wav", 0.0),
+    ("WAVEX", "PCM_16", ".wav", 2**-15),
     ("RF64", "PCM_24", ".wav", 2**-23),
     ("FLAC", "PCM_16", ".flac", 2**-15),
     ("FLAC", "PCM_24", ".flac", 2**-23),
@@ -78,6 +79,7 @@ def test_lossless_formats_read_exactly(
     whole = read(source)
     assert whole.dtype == np.float32
     assert np.abs(whole - x).max() <= step
+    np.testing.assert_array_equal(whole, sf.read(path, dtype="float32", always_2d=True)[0].T)
     for start, stop in ((0, 1), (12_345, 54_321), (99_999, 100_000), (70_000, 70_000)):
         np.testing.assert_array_equal(read(source, start, stop), whole[:, start:stop])
     sizes = [block.shape[1] for block in source.blocks(100, 10_100, size=4096)]
@@ -230,7 +232,7 @@ def test_temporary_audio_leaves_nothing_behind(tmp_path: Path, monkeypatch: pyte
     spool.write(x[:, 4000:])
     source, file = spool.source(), spool._file
     np.testing.assert_array_equal(read(source, 3000, 5000), x[:, 3000:5000])
-    assert os.fstat(file.fileno()).st_size == 80_000
+    assert os.fstat(file.fileno()).st_size >= 80_000
     if sys.platform != "win32":
         assert not list(tmp_path.iterdir())  # not even if the process were killed now
     with pytest.raises(ProcessingError):
