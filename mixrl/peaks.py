@@ -15,7 +15,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from mixrl.compiled import bits_of, compiled, summing
+from mixrl.compiled import bits_of, compiled, number_of, summing
 from mixrl.measures import EDGES_HZ
 from mixrl.settings import EQ_BANDS, StripSettings
 from mixrl.strip import HIGHPASS_SECTIONS, coefficients, sections
@@ -40,6 +40,7 @@ _VERSIONS = 4  # equalised, per stem; every other one of the compressed stem
 _SECTIONS = 4  # of their equalisers
 _COMPRESSED = 0.6  # how many of the stems in a random balance are
 _SLOPE, _ATTACK_S, _RELEASE_S = 0.7, 0.008, 0.12
+_ROUNDING = 1.0001  # of sums in another order
 _PART_S = 1.0  # of audio that is split into bands at once
 
 
@@ -65,6 +66,8 @@ class PeakWatch:
         self._envelopes = np.zeros((stems, 2))
         self._stems, self._rate = stems, sample_rate
         self._hop = round(0.1 * sample_rate)
+        self._most = np.full((BALANCES, PER_BALANCE), -1.0, dtype=np.float32)  # each balance's highest hops so far
+        self._most_equalised = np.full((EQUALISED, PER_EQUALISED), -1.0, dtype=np.float32)
         self._places: list[NDArray[np.int64]] = []
         self._heights: list[Float] = []
         self._at = 0
@@ -87,12 +90,32 @@ class PeakWatch:
             _equalise(bands, self._filters, self._filter_states, self._hop, equalised)
             _solo_peaks(bands, _TILTS, self._hop, places, heights)
             row = _SIGNALS * self._stems
-            _mix_peaks(self._weights[0] @ bands[0], self._weights[1] @ bands[1], self._hop, places[row:], heights[row:])
+            self._mix_peaks(bands, places[row:], heights[row:])
             row += BALANCES
-            _equalised_peaks(equalised, self._faders, self._versions, self._hop, places[row:], heights[row:])
+            highest = _hop_maxima(equalised, self._hop)
+            _equalised_peaks(
+                equalised, highest, self._faders, self._versions, self._hop, self._most_equalised, places[row:],
+                heights[row:],
+            )  # fmt: skip
             self._places.append(places + self._at)
             self._heights.append(heights)
             self._at += piece.shape[2]
+
+    def _mix_peaks(self, bands: Float, places: NDArray[np.int64], heights: Float) -> None:
+        """Each balance's highest point per hop, into the first rows; 0 where it cannot be among those that count: no
+        mix is higher than its stems' peaks together."""
+        bound = np.einsum("sbk,skt->sbt", np.abs(self._weights), _hop_maxima(bands, self._hop)).max(axis=0) * _ROUNDING
+        for hop in range(places.shape[1]):
+            least = self._most.min(axis=1)
+            least[:STEADY] = -1.0
+            rows = np.flatnonzero(bound[:, hop] > least)
+            span = slice(hop * self._hop, (hop + 1) * self._hop)
+            left, right = (self._weights[side, rows] @ bands[side, :, span] for side in range(2))
+            found = np.zeros((2, len(rows)))
+            _mix_peaks(left, right, found)
+            places[rows, hop], heights[rows, hop] = found[0] + hop * self._hop, found[1]
+            lowest = self._most[rows].argmin(axis=1)
+            self._most[rows, lowest] = np.maximum(self._most[rows, lowest], heights[rows, hop])
 
     def places(self) -> NDArray[np.int64]:
         """(M,) samples, in order."""
@@ -200,37 +223,63 @@ def _split(audio, rates, levels, states, envelopes, bands):  # type: ignore[no-u
 @summing
 def _equalise(bands, filters, states, hop, equalised):  # type: ignore[no-untyped-def]
     """Stems (2, 6 N, n) as ``_split`` leaves them -> equalised (2, _VERSIONS N, n), every other version of the
-    compressed stem. filters (_VERSIONS N, _SECTIONS, 5); states (2, _VERSIONS N, _SECTIONS, 2) carry over."""
-    for row in range(equalised.shape[1]):
-        first = 6 * (row // _VERSIONS) + 3 * (row % 2)
-        a0, a1, a2, a3, a4 = filters[row, 0]
-        b0, b1, b2, b3, b4 = filters[row, 1]
-        c0, c1, c2, c3, c4 = filters[row, 2]
-        d0, d1, d2, d3, d4 = filters[row, 3]
-        for side in range(2):
-            low, middle, high = bands[side, first], bands[side, first + 1], bands[side, first + 2]
-            state, found = states[side, row], equalised[side, row]
-            for start in range(0, found.shape[0], hop):
-                for section in range(_SECTIONS):  # or silence decays into subnormal numbers
-                    for k in range(2):
-                        state[section, k] = state[section, k] if abs(state[section, k]) > 1e-20 else 0.0
-                e0, e1 = state[0]
-                f0, f1 = state[1]
-                g0, g1 = state[2]
-                h0, h1 = state[3]
-                for n in range(start, min(start + hop, found.shape[0])):  # all sections at once: they overlap
-                    v = low[n] + middle[n] + high[n]
-                    w = a0 * v + e0
-                    e0, e1 = a1 * v - a3 * w + e1, a2 * v - a4 * w
-                    x = b0 * w + f0
-                    f0, f1 = b1 * w - b3 * x + f1, b2 * w - b4 * x
-                    y = c0 * x + g0
-                    g0, g1 = c1 * x - c3 * y + g1, c2 * x - c4 * y
-                    z = d0 * y + h0
-                    h0, h1 = d1 * y - d3 * z + h1, d2 * y - d4 * z
-                    found[n] = z
-                state[0, 0], state[0, 1], state[1, 0], state[1, 1] = e0, e1, f0, f1
-                state[2, 0], state[2, 1], state[3, 0], state[3, 1] = g0, g1, h0, h1
+    compressed stem. filters (_VERSIONS N, _SECTIONS, 5); states (2, _VERSIONS N, _SECTIONS, 2) carry over.
+
+    The four versions of both sides of a stem are worked on together, as lanes of a vector: row after row of eight lie
+    20 of coefficients, 8 of states, what goes in and what comes out."""
+    room = np.zeros(30 * 8, dtype=np.float32)
+    for stem in range(equalised.shape[1] // _VERSIONS):
+        for k in range(8):
+            for j in range(20):
+                room[8 * j + k] = filters[_VERSIONS * stem + k % 4, j // 5, j % 5]
+            for j in range(8):
+                room[160 + 8 * j + k] = states[k // 4, _VERSIONS * stem + k % 4, j // 2, j % 2]
+        first = 6 * stem
+        for start in range(0, equalised.shape[2], hop):
+            for j in range(160, 224):  # or silence decays into subnormal numbers
+                room[j] = room[j] if abs(room[j]) > 1e-20 else 0.0
+            for n in range(start, min(start + hop, equalised.shape[2])):
+                for side in range(2):
+                    plain = bands[side, first, n] + bands[side, first + 1, n] + bands[side, first + 2, n]
+                    pressed = bands[side, first + 3, n] + bands[side, first + 4, n] + bands[side, first + 5, n]
+                    room[224 + 4 * side], room[226 + 4 * side] = plain, plain
+                    room[225 + 4 * side], room[227 + 4 * side] = pressed, pressed
+                for k in range(8):
+                    v = room[224 + k]
+                    w = room[k] * v + room[160 + k]
+                    room[160 + k] = room[8 + k] * v - room[24 + k] * w + room[168 + k]
+                    room[168 + k] = room[16 + k] * v - room[32 + k] * w
+                    x = room[40 + k] * w + room[176 + k]
+                    room[176 + k] = room[48 + k] * w - room[64 + k] * x + room[184 + k]
+                    room[184 + k] = room[56 + k] * w - room[72 + k] * x
+                    y = room[80 + k] * x + room[192 + k]
+                    room[192 + k] = room[88 + k] * x - room[104 + k] * y + room[200 + k]
+                    room[200 + k] = room[96 + k] * x - room[112 + k] * y
+                    z = room[120 + k] * y + room[208 + k]
+                    room[208 + k] = room[128 + k] * y - room[144 + k] * z + room[216 + k]
+                    room[216 + k] = room[136 + k] * y - room[152 + k] * z
+                    room[232 + k] = z
+                for side in range(2):
+                    for k in range(4):
+                        equalised[side, _VERSIONS * stem + k, n] = room[232 + 4 * side + k]
+        for k in range(8):
+            for j in range(8):
+                states[k // 4, _VERSIONS * stem + k % 4, j // 2, j % 2] = room[160 + 8 * j + k]
+
+
+@compiled
+def _hop_maxima(signals, hop):  # type: ignore[no-untyped-def]
+    """(2, K, hops) the highest magnitude of signals (2, K, n) in each hop."""
+    found = np.zeros((signals.shape[0], signals.shape[1], signals.shape[2] // hop), dtype=np.float32)
+    for side in range(found.shape[0]):
+        for row in range(found.shape[1]):
+            for h in range(found.shape[2]):
+                best = np.int32(0)
+                part = signals[side, row, h * hop : (h + 1) * hop]
+                for n in range(hop):
+                    best = max(best, bits_of(abs(part[n])))
+                found[side, row, h] = number_of(best)
+    return found
 
 
 @compiled
@@ -269,26 +318,35 @@ def _solo_peaks(bands, tilts, hop, places, heights):  # type: ignore[no-untyped-
 
 
 @compiled
-def _mix_peaks(left, right, hop, places, heights):  # type: ignore[no-untyped-def]
-    """Each balance's highest point per hop, into the first rows."""
-    values = np.empty(hop, dtype=np.float32)
+def _mix_peaks(left, right, found):  # type: ignore[no-untyped-def]
+    """The place and height of each mix's highest point, found (2, mixes), from both sides (mixes, n)."""
+    values = np.empty(left.shape[1], dtype=np.float32)
     for row in range(left.shape[0]):
-        for h in range(places.shape[1]):
-            lefts, rights = left[row][h * hop : (h + 1) * hop], right[row][h * hop : (h + 1) * hop]
-            for n in range(hop):
-                one, other = abs(lefts[n]), abs(rights[n])
-                values[n] = one if one > other else other
-            heights[row, h], place = _highest(values)
-            places[row, h] = h * hop + place
+        for n in range(left.shape[1]):
+            one, other = abs(left[row, n]), abs(right[row, n])
+            values[n] = one if one > other else other
+        found[1, row], found[0, row] = _highest(values)
 
 
 @summing
-def _equalised_peaks(equalised, faders, versions, hop, places, heights):  # type: ignore[no-untyped-def]
-    """The same for balances of equalised stems (2, _VERSIONS N, n), each of which takes one version of a stem: faders
-    (2, EQUALISED, N), versions (EQUALISED, N). A hop at a time, so that the stems stay in the processor's cache."""
+def _equalised_peaks(equalised, highest, faders, versions, hop, most, places, heights):  # type: ignore[no-untyped-def]
+    """The same for balances of equalised stems (2, _VERSIONS N, n), each of which takes one version of a stem, per hop:
+    faders (2, EQUALISED, N), versions (EQUALISED, N). highest (2, _VERSIONS N, hops): peaks of the stems; most
+    (EQUALISED, PER_EQUALISED): of each balance so far. A hop at a time, so that the stems stay in the processor's
+    cache; 0 where a hop cannot be among a balance's highest."""
     mix, values = np.empty(hop, dtype=np.float32), np.empty(hop, dtype=np.float32)
     for h in range(places.shape[1]):
         for row in range(versions.shape[0]):
+            bound = 0.0
+            for side in range(2):
+                total = 0.0
+                for stem in range(versions.shape[1]):
+                    at = _VERSIONS * stem + versions[row, stem]
+                    total += abs(faders[side, row, stem]) * highest[side, at, h]
+                bound = max(bound, total)
+            lowest = most[row].argmin()
+            if bound * _ROUNDING <= most[row, lowest]:
+                continue
             for n in range(hop):
                 values[n] = np.float32(0.0)
             for side in range(2):
@@ -303,3 +361,4 @@ def _equalised_peaks(equalised, faders, versions, hop, places, heights):  # type
                     values[n] = max(abs(mix[n]), values[n])
             heights[row, h], place = _highest(values)
             places[row, h] = h * hop + place
+            most[row, lowest] = max(most[row, lowest], heights[row, h])

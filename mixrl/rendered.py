@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixrl.analysis import analyse
-from mixrl.audio import TemporaryAudio
+from mixrl.audio import TemporaryAudio, read
 from mixrl.limiter import Limiter
 from mixrl.measures import SILENCE_DB, Measures, decibels
 from mixrl.meters import Meter
-from mixrl.render import mix_frames, render_stem
+from mixrl.render import SumSource, mix_frames, render_stem
 from mixrl.scene import Scene, reader
 from mixrl.session import Session
 from mixrl.settings import MixSettings
@@ -32,19 +32,22 @@ class Rendered:
         self.session, self.scene = session, scene
 
     def measures(self, settings: MixSettings) -> Measures:
-        """Render, meter mix and stems. Mix loudness, peaks and limiting are the meters' and the
-        limiter's own; spectra are those of the rendered stems, summed."""
-        rate, strips = self.session.sample_rate, self._strips(settings)
-        made = Scene(
-            self.scene.facts, analyse([reader(s.source()) for s in strips], rate, self.session.frames, peaks=False)
-        )
-        measured = made.measures(made.neutral())
-        predicted = self.scene.measures(settings)  # only for what is a property of the settings, not of the sound
-        mix = _summed(strips)
+        """Render, meter mix and stems. Mix loudness, peaks and limiting are the meters' and the limiter's own; spectra
+        are those of the rendered stems, summed. Where settings only turn stems up, down and aside, these are known from
+        the stems as they are, exactly."""
+        rate, predicted = self.session.sample_rate, self.scene.measures(settings)
+        if _only_scales(settings):
+            mix, measured = self.mix(settings), predicted
+        else:
+            strips = self._strips(settings)
+            made = Scene(
+                self.scene.facts, analyse([reader(s.source()) for s in strips], rate, self.session.frames, peaks=False)
+            )
+            mix, measured = _summed(strips), made.measures(made.neutral())
         meter = Meter(rate, 2, spectrum=False)
         meter.push(mix)
         reading = meter.result()
-        measured = replace(
+        measured = replace(  # what is a property of the settings, not of the sound
             measured,
             eq_change_db=predicted.eq_change_db,
             gain_reduction_db=predicted.gain_reduction_db,
@@ -75,7 +78,10 @@ class Rendered:
 
     def mix(self, settings: MixSettings) -> NDArray[np.float32]:
         """(2, frames) the rendered stems, summed, before the master."""
-        return _summed(self._strips(settings))
+        mix = np.zeros((2, self.session.frames), dtype=np.float32)
+        rendered = read(SumSource(self.session, settings))
+        mix[:, : rendered.shape[1]] = rendered[:, : mix.shape[1]]  # at another tempo it is longer or shorter
+        return mix
 
     def _strips(self, settings: MixSettings) -> list[TemporaryAudio]:
         with ThreadPoolExecutor(os.cpu_count() or 1) as pool:  # decoding and pedalboard release the GIL
@@ -92,6 +98,17 @@ class Rendered:
         if written < self.session.frames:
             spool.write(np.zeros((2, self.session.frames - written), dtype=np.float32))
         return spool
+
+
+def _only_scales(settings: MixSettings) -> bool:
+    """Whether no strip does more than gain, pan and polarity."""
+    return all(
+        strip.highpass_hz is None
+        and strip.compressor == "off"
+        and strip.tempo_ratio == 1.0
+        and all(band.gain_db == 0.0 for band in strip.eq)
+        for strip in settings.stems.values()
+    )
 
 
 def _summed(strips: Sequence[TemporaryAudio]) -> NDArray[np.float32]:
