@@ -14,7 +14,9 @@ taken as stereo (a mono stem has the same signal on both sides).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -107,27 +109,34 @@ def analyse(readers: Sequence[Reader], sample_rate: int, frames: int, *, peaks: 
     meters = [_HopMeter(sample_rate) for _ in readers]
     meetings, watch = _Meetings(count, sample_rate), PeakWatch(count, sample_rate) if peaks else None
     channels: tuple[int, ...] = ()
-    for start, stop in pieces:
-        blocks = [read(start, stop) for read in readers]
-        channels = tuple(block.shape[0] for block in blocks)
-        audio = np.stack([_stereo(block) for block in blocks])
-        spectra.push(audio)
-        if watch:
-            watch.push(audio)
-        by_hop = [_hop_spectra(block, sample_rate) for block in blocks]
-        meetings.push(by_hop)
-        for stem, block in enumerate(blocks):
-            hops[stem].append(_hop_powers(by_hop[stem], sample_rate))
-            meters[stem].push(block)
-    cross = spectra.result(pieces[-1][1])
-    k_power = k_weighting_power(band_centres(), sample_rate).astype(np.float32)
-    own = np.stack([np.einsum("iib->ib", cross[0]).real, np.einsum("iib->ib", cross[1]).real], axis=1)
-    pairs = _coherent(cross, k_power, meetings.coherence())
-    places = watch.places() if watch else np.zeros(1, dtype=np.int64)
-    powers = [_sharpened(np.concatenate(parts, axis=1), meter) for parts, meter in zip(hops, meters, strict=True)]
-    shared, values = _second_pass(readers, pieces, pairs, places, powers, sample_rate)
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:  # spectra, meters and what is compiled release the GIL
+        for start, stop in pieces:
+            blocks = list(pool.map(lambda read, start=start, stop=stop: read(start, stop), readers))
+            channels = tuple(block.shape[0] for block in blocks)
+            audio = np.stack([_stereo(block) for block in blocks])
+            pushed = [pool.submit(watch.push, audio)] if watch else []
+            pushed.append(pool.submit(spectra.push, audio))
+            by_hop = list(pool.map(_hop_spectra, blocks, [sample_rate] * count))
+            pushed.append(pool.submit(meetings.push, by_hop))
+            for its, powers_in_piece in zip(hops, pool.map(_metered, meters, blocks, by_hop), strict=True):
+                its.append(powers_in_piece)
+            for future in pushed:
+                future.result()
+        cross = spectra.result(pieces[-1][1])
+        k_power = k_weighting_power(band_centres(), sample_rate).astype(np.float32)
+        own = np.stack([np.einsum("iib->ib", cross[0]).real, np.einsum("iib->ib", cross[1]).real], axis=1)
+        pairs = _coherent(cross, k_power, meetings.coherence())
+        places = watch.places() if watch else np.zeros(1, dtype=np.int64)
+        powers = [_sharpened(np.concatenate(parts, axis=1), meter) for parts, meter in zip(hops, meters, strict=True)]
+        shared, values = _second_pass(readers, pieces, pairs, places, powers, sample_rate, pool)
     stems = tuple(StemSpectra(own[i], powers[i], values[i]) for i in range(count))
     return Analysis(sample_rate, pieces, cross, stems, channels, k_power, pairs, shared, places)
+
+
+def _metered(meter: _HopMeter, block: Float, by_hop: Complex) -> Float:
+    """Push a block to a meter; the powers of its hop spectra."""
+    meter.push(block)
+    return _hop_powers(by_hop, meter.sample_rate)
 
 
 def analyse_variant(read: Reader, analysis: Analysis, gain_reduction_db: float = 0.0) -> StemSpectra:
@@ -163,6 +172,7 @@ def _second_pass(
     places: NDArray[np.int64],
     powers: Sequence[Float],
     sample_rate: int,
+    pool: ThreadPoolExecutor,
 ) -> tuple[Float, list[Float]]:
     """What could only be asked once the pairs and places were known: cross-powers of pairs, stems at instants. powers:
     the stems' hops."""
@@ -172,14 +182,15 @@ def _second_pass(
     coherent = {int(stem) for stem in pairs.ravel()}
     for start, stop in pieces:
         inside = np.flatnonzero((places >= start) & (places < stop))
-        spectra: dict[int, Complex] = {}
-        blocks: dict[int, Float] = {}
-        for stem, read in enumerate(readers):
-            if len(inside) or stem in coherent:
-                block = read(start, stop)
-                values[stem][:, :, inside] = instants(block, places[inside] - start, sample_rate)
-                if stem in coherent:
-                    spectra[stem], blocks[stem] = _hop_spectra(block, sample_rate), block
+        wanted = [stem for stem in range(len(readers)) if len(inside) or stem in coherent]
+
+        def look(stem: int, start: int = start, stop: int = stop, inside: NDArray[np.int64] = inside) -> Float:
+            block = readers[stem](start, stop)
+            values[stem][:, :, inside] = instants(block, places[inside] - start, sample_rate)
+            return block
+
+        blocks = dict(zip(wanted, pool.map(look, wanted), strict=True))
+        spectra = {stem: _hop_spectra(blocks[stem], sample_rate) for stem in sorted(coherent)}
         for (i, j), meter in zip(pairs, meters, strict=True):
             meter.push(blocks[int(i)] + blocks[int(j)])
         length = (stop - start) // round(HOP_S * sample_rate)
@@ -325,6 +336,7 @@ class _HopMeter:
     def __init__(self, sample_rate: int) -> None:
         from mixrl.meters import Meter
 
+        self.sample_rate = sample_rate
         self._meters = [Meter(sample_rate, 1, spectrum=False, true_peak=False) for _ in range(2)]
         self._channels = 1
 

@@ -291,7 +291,9 @@ def _search(
         if low is None:
             gain -= max(over[0], 0.1) * 2.0 ** (same_side - 1)
         elif high is None:
-            gain += min(-over[0] / min(1.0, max(0.25, slope)), 6.0)
+            bent = None if start is None else _bent(start, outcome, target)
+            ahead = -over[0] / min(1.0, max(0.25, slope)) if bent is None else bent - outcome.gain_db
+            gain += min(max(ahead, -over[0]), 6.0)
             if gain > first + _MAX_DRIVE_DB:
                 break
         elif high.gain_db - low.gain_db < _CLOSE_GAIN_DB:
@@ -305,6 +307,17 @@ def _search(
     if high is not None:
         return low, int(np.argmax(high.excess(target, min_psr)))
     return low, int(np.argmax(low.excess(target, min_psr)))
+
+
+def _bent(start: _Outcome, last: _Outcome, target: float) -> float | None:
+    """The gain at which a parabola meets the target that starts with slope 1 where limiting starts and goes through the
+    last outcome: the more is limited, the less a decibel brings. None where it does not."""
+    assert start.loudness is not None
+    assert last.loudness is not None
+    ahead, wanted = last.gain_db - start.gain_db, target - start.loudness
+    bend = (ahead - (last.loudness - start.loudness)) / max(ahead, 1e-9) ** 2
+    root = 1.0 - 4.0 * bend * wanted
+    return start.gain_db + 2.0 * wanted / (1.0 + math.sqrt(root)) if bend > 0.0 and root > 0.0 else None
 
 
 def _slope(a: _Outcome, b: _Outcome) -> float:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
@@ -540,11 +541,17 @@ class _Store:
             return
         wanted = stems * len(COMPRESSORS) + compressors.astype(np.int64)
         there = self._there[wanted]
-        for row in [] if there.all() else np.unique(wanted[~there]).tolist():
-            stem, compressor = divmod(row, len(COMPRESSORS))
-            if self._load is None:
-                raise ValueError(f"this scene has no {COMPRESSORS[compressor]!r} variant of stem {stem}")
-            self.put(stem, compressor, self._load(stem, COMPRESSORS[compressor]))
+        if there.all():
+            return
+        asked = [divmod(row, len(COMPRESSORS)) for row in np.unique(wanted[~there]).tolist()]
+        load = self._load
+        if load is None:
+            stem, compressor = asked[0]
+            raise ValueError(f"this scene has no {COMPRESSORS[compressor]!r} variant of stem {stem}")
+        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:  # rendering and listening release the GIL
+            loaded = pool.map(lambda one: load(one[0], COMPRESSORS[one[1]]), asked)
+            for (stem, compressor), spectra in zip(asked, loaded, strict=True):
+                self.put(stem, compressor, spectra)
 
     def spectra(self, stem: int, compressor: int) -> StemSpectra:
         """A variant as it was put in."""

@@ -63,6 +63,7 @@ def _options(
 def main() -> None:
     """Run the command line. Exit code 0 on success, 2 for bad usage or input, 1 for a failure, 130 for Ctrl-C."""
     debug = "--debug" in sys.argv[1:2]
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # stems have threads of their own; numpy's would only spin
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a file's name may hold what the terminal cannot show
             stream.reconfigure(errors="backslashreplace")
