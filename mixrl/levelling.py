@@ -52,12 +52,12 @@ def tidied(
     locked: Collection[str] = (),
 ) -> tuple[Array, Array]:
     """A mix as a point of a space, (D,), without the settings that bring next to nothing, its stems at these levels
-    (N,), LUFS, if there are any; and what each setting brings, (D,). Where that takes the score below ``before``, less
-    is put back."""
-    for least in (LISTED, MOVE_COST):
+    (N,), LUFS, if there are any; and what each setting brings, (D,). Where that does not leave the score above
+    ``before``, less is put back."""
+    for least in (LISTED, MOVE_COST, 0.0):
         point, brought = trimmed(objective, space, space.point(knobs), least)
         if levels is not None:
             point = space.point(levelled(objective.scene, space.knobs(point[None])[0], levels, locked))
-        if float(objective(space.knobs(point[None]))[0]) >= before:
+        if float(objective(space.knobs(point[None]))[0]) > before:
             break
     return point, brought

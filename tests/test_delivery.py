@@ -142,8 +142,8 @@ def test_gain_does_not_depend_on_level_or_stored_gain_and_is_found_in_few_passes
         source = ArraySource(x * 10 ** (level_db / 20), RATE)
         gain_db, found = master_gain(source, MasterSettings(stored, -1.0, target))
         gains.append(gain_db + level_db)
-        assert found.integrated_lufs == pytest.approx(target, abs=0.021)
-        assert found.passes <= 4
+        assert found.integrated_lufs == pytest.approx(target, abs=0.051)
+        assert found.passes <= 3
     assert gains[0] == gains[1]
     assert np.ptp(gains) < 0.01
 
