@@ -42,6 +42,22 @@ def stems():
 # ---- places -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("seed", [5, 6])
+def test_looking_only_where_peaks_can_be_finds_the_same_places(seed):
+    audio = stacked(small_stems(seconds=6.0, seed=seed))
+    audio[:, :, : 2 * RATE] *= np.float32(0.1)  # a soft beginning, and a rest
+    audio[:, :, 4 * RATE : 5 * RATE] = 0.0
+    everywhere = PeakWatch(len(audio), RATE)
+    everywhere._most = np.full((peaks.BALANCES, 1000), -1.0, dtype=np.float32)  # lists that are never full
+    everywhere._most_equalised = np.full((peaks.EQUALISED, 1000), -1.0, dtype=np.float32)
+    everywhere.push(audio)
+    watch = PeakWatch(len(audio), RATE)
+    watch.push(audio)
+    looked = [np.concatenate([heights > 0.0 for heights in w._heights], axis=1) for w in (everywhere, watch)]
+    assert looked[1].sum() < 0.8 * looked[0].sum()
+    np.testing.assert_array_equal(watch.places(), everywhere.places())
+
+
 def test_places_are_in_order_inside_and_few(stems):
     audio = stacked(stems)
     places = watched(audio)

@@ -9,6 +9,7 @@ import pytest
 from alike import STEPS, arrays, assert_moves_are_outcomes, assert_same, random_mixes
 from conftest import RATE, random_settings, small_stems, third_octaves
 
+from mixrl import rendered
 from mixrl.audio import read
 from mixrl.knobs import INVERT, neutral_knobs
 from mixrl.measures import CENTRES_HZ, decibels
@@ -18,7 +19,7 @@ from mixrl.render import SumSource
 from mixrl.rendered import Rendered
 from mixrl.scene import Scene
 from mixrl.session import Session
-from mixrl.settings import EqBand
+from mixrl.settings import EqBand, StripSettings
 
 # ---- against audio ----------------------------------------------------------------------------------------------
 
@@ -37,6 +38,19 @@ def compare(session, scene, settings):
         abs(float(predicted.loudness_range_lu) - metered.loudness_range_lu),
         float(np.percentile(off[judged], 95)),
     )
+
+
+def test_stems_that_are_only_turned_and_panned_are_measured_without_another_analysis(
+    small, small_scene, monkeypatch
+):
+    settings = random_settings(small_scene, 3, presets=False)
+    strips = {name: StripSettings(strip.gain_db, strip.pan, strip.invert) for name, strip in settings.stems.items()}
+    settings = replace(settings, stems=strips)
+    quick = Rendered(small, small_scene).measures(settings)
+    monkeypatch.setattr(rendered, "_only_scales", lambda settings: False)
+    whole = Rendered(small, small_scene).measures(settings)
+    for name in ("spectrum_db", "side_mid_db", "stem_lufs", "audibility_db", "integrated_lufs", "peak_dbfs", "psr_db"):
+        np.testing.assert_allclose(getattr(quick, name), getattr(whole, name), atol=0.02, err_msg=name)
 
 
 @pytest.mark.parametrize("seed", range(4))
