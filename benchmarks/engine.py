@@ -311,7 +311,7 @@ def _of_one() -> dict[str, Callable[[np.ndarray], float]]:
         def theirs(audio: np.ndarray, mode: int) -> None:
             state = pyebur128.R128State(2, RATE, mode)
             state.add_frames(np.ascontiguousarray(audio.T).ravel(), audio.shape[1])
-            if mode & pyebur128.MeasurementMode.MODE_TRUE_PEAK:
+            if mode == pyebur128.MeasurementMode.MODE_TRUE_PEAK:
                 pyebur128.get_true_peak(state, 0)
             else:
                 pyebur128.get_loudness_global(state)
