@@ -111,9 +111,9 @@ def analyse(readers: Sequence[Reader], sample_rate: int, frames: int, *, peaks: 
     channels: tuple[int, ...] = ()
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:  # spectra, meters and what is compiled release the GIL
         for start, stop in pieces:
-            blocks = list(pool.map(lambda read, start=start, stop=stop: read(start, stop), readers))
-            channels = tuple(block.shape[0] for block in blocks)
-            audio = np.stack([_stereo(block) for block in blocks])
+            audio = np.empty((count, 2, stop - start), dtype=np.float32)
+            channels = tuple(pool.map(_read_into, audio, readers, [start] * count))
+            blocks = [both[:number] for both, number in zip(audio, channels, strict=True)]
             pushed = [pool.submit(watch.push, audio)] if watch else []
             pushed.append(pool.submit(spectra.push, audio))
             by_hop = list(pool.map(_hop_spectra, blocks, [sample_rate] * count))
@@ -131,6 +131,13 @@ def analyse(readers: Sequence[Reader], sample_rate: int, frames: int, *, peaks: 
         shared, values = _second_pass(readers, pieces, pairs, places, powers, sample_rate, pool)
     stems = tuple(StemSpectra(own[i], powers[i], values[i]) for i in range(count))
     return Analysis(sample_rate, pieces, cross, stems, channels, k_power, pairs, shared, places)
+
+
+def _read_into(audio: Float, read: Reader, start: int) -> int:
+    """Fill (2, n) with a stem from ``start`` on; how many channels it has."""
+    block = read(start, start + audio.shape[1])
+    audio[:] = block
+    return block.shape[0]
 
 
 def _metered(meter: _HopMeter, block: Float, by_hop: Complex) -> Float:
@@ -284,8 +291,11 @@ class _CrossSpectra:
         frames = np.lib.stride_tricks.sliding_window_view(audio, size, axis=2)[:, :, ::hop]
         batch = max(1, 2**23 // (count * size))  # about 64 MB of spectra at once at the most
         for first in range(0, number, batch):
-            spectra = rfft(frames[:, :, first : first + batch] * self._window, axis=-1, overwrite_x=True)
-            flat = spectra.reshape(2 * count, -1, size // 2 + 1)
+            several = range(first, min(first + batch, number))
+            flat = np.empty((2 * count, len(several), size // 2 + 1), dtype=np.complex64)
+            for row in range(2 * count):  # one after another: the windowed audio would take as much room again
+                windowed = frames[row // 2, row % 2, several.start : several.stop] * self._window
+                flat[row] = rfft(windowed, axis=-1, overwrite_x=True)
             for band, (bins, root) in enumerate(self._roots):
                 part = (flat[:, :, bins] * root).reshape(2 * count, -1)
                 gram = (part @ part.conj().T).reshape(count, 2, count, 2)

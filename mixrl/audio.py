@@ -15,7 +15,8 @@ import subprocess
 import tempfile
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
@@ -40,7 +41,7 @@ from mixrl.headers import (
 
 __all__ = [
     "BLOCK", "ArraySource", "Encoding", "FileSource", "FloatArray", "Probe", "Source", "TemporaryAudio", "Writer",
-    "atomic_path", "encoding_for", "probe", "read", "resampled",
+    "ahead", "atomic_path", "encoding_for", "probe", "read", "resampled", "spooled",
 ]  # fmt: skip
 
 FloatArray = NDArray[np.float32]
@@ -77,6 +78,16 @@ def read(source: Source, start: int = 0, stop: int | None = None) -> FloatArray:
         out[:, at : at + block.shape[1]] = block
         at += block.shape[1]
     return out
+
+
+def ahead(blocks: Iterable[FloatArray]) -> Iterator[FloatArray]:
+    """The blocks, the next one being made while one is used: both sides of a chain that release the GIL run at once."""
+    following = iter(blocks)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(next, following, None)
+        while (block := waiting.result()) is not None:
+            waiting = pool.submit(next, following, None)
+            yield block
 
 
 def _span(source: Source, start: int, stop: int | None) -> tuple[int, int]:
@@ -420,6 +431,41 @@ class _Resampled:
         push(stream.resample_chunk(np.zeros((0, self.channels), np.float32), last=True))
         push(np.zeros((frames - spool.frames, self.channels), np.float32))
         return spool.source()
+
+
+@dataclass(frozen=True, eq=False)
+class _Spooled:
+    inner: Source
+    _spool: _Once = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_spool", _Once(self._copied))
+
+    @property
+    def sample_rate(self) -> int:
+        return self.inner.sample_rate
+
+    @property
+    def channels(self) -> int:
+        return self.inner.channels
+
+    @property
+    def frames(self) -> int:
+        return self.inner.frames
+
+    def blocks(self, start: int = 0, stop: int | None = None, size: int = BLOCK) -> Iterator[FloatArray]:
+        return self._spool.get().blocks(start, stop, size)
+
+    def _copied(self) -> Source:
+        spool = TemporaryAudio(self.sample_rate, self.channels)
+        for block in self.inner.blocks():
+            spool.write(block)
+        return spool.source()
+
+
+def spooled(source: Source) -> Source:
+    """The source, decoded no more than once, into a temporary file, on first use."""
+    return _Spooled(source)
 
 
 def resampled(source: Source, sample_rate: int) -> Source:

@@ -29,7 +29,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mixrl.audio import ArraySource, Encoding, FileSource, Source, TemporaryAudio, Writer, atomic_path, encoding_for
+from mixrl.audio import (
+    ArraySource,
+    Encoding,
+    FileSource,
+    Source,
+    TemporaryAudio,
+    Writer,
+    ahead,
+    atomic_path,
+    encoding_for,
+)
 from mixrl.errors import ProcessingError
 from mixrl.limiter import Limiter
 from mixrl.meters import Measurement, Meter, gated_loudness, measure
@@ -133,7 +143,7 @@ def deliver(
         blocks = _mastered(premaster.source, outcome, ceiling)
         for _ in range(6):
             with Writer(part, source.sample_rate, source.channels, kind, force=True, seed=seed) as writer:
-                for block in blocks:
+                for block in ahead(blocks):
                     writer.write(block)
             measured = measure(FileSource(part), spectrum=False)
             over = (measured.true_peak_dbtp or -math.inf) - master.ceiling_dbtp
@@ -212,7 +222,7 @@ def _trial(premaster: _Premaster, gain_db: float, ceiling_dbtp: float) -> tuple[
     limiter = Limiter(source.sample_rate, source.channels, ceiling_dbtp)
     meter = Meter(source.sample_rate, source.channels, spectrum=False)
     limited = TemporaryAudio(source.sample_rate, source.channels)  # so that it need not be limited again
-    for block in _limited(source, gain_db, limiter):
+    for block in ahead(_limited(source, gain_db, limiter)):
         meter.push(block)
         limited.write(block)
     read = meter.result()

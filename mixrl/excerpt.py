@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from mixrl.audio import BLOCK, Source
+from mixrl.audio import BLOCK, Source, spooled
 from mixrl.session import Session
 
 MAIN_S = 20
@@ -82,7 +82,7 @@ def _cut(session: Session, seconds: Sequence[tuple[int, int]]) -> Session:
     stems = tuple(
         replace(
             stem,
-            source=_Joined(session.source(stem), pieces),
+            source=spooled(_Joined(session.source(stem), pieces)),  # it is read again for every mix that competes
             offset=0,
             activity=np.concatenate([stem.activity[start:stop] for start, stop in seconds]),
         )

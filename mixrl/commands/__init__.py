@@ -96,6 +96,22 @@ def main() -> None:
         _fail(f"unexpected {type(error).__name__}: {error} (mixrl --debug shows where; please report it)", 1)
 
 
+def script() -> None:
+    """``main`` as a process of its own, which ends at once: to take down what the compiler holds takes longer than many
+    a command."""
+    code: object = 1
+    try:
+        main()
+    except SystemExit as end:
+        code = end.code
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except BrokenPipeError:
+        code = 1
+    os._exit(code if isinstance(code, int) else int(code is not None))
+
+
 def _fail(message: str, code: int) -> None:
     typer.echo(f"mixrl: {' '.join(message.split())}", err=True)
     sys.exit(code)
