@@ -41,7 +41,7 @@ _SECTIONS = 4  # of their equalisers
 _COMPRESSED = 0.6  # how many of the stems in a random balance are
 _SLOPE, _ATTACK_S, _RELEASE_S = 0.7, 0.008, 0.12
 _ROUNDING = 1.0001  # of sums in another order
-_PART_S = 1.0  # of audio that is split into bands at once
+_PART_S = 0.5  # of audio that is split into bands at once
 
 
 class PeakWatch:
@@ -65,6 +65,7 @@ class PeakWatch:
         self._states = np.zeros((stems, 2, 2))  # of the crossovers
         self._envelopes = np.zeros((stems, 2))
         self._stems, self._rate = stems, sample_rate
+        self._bands = self._equalised = np.empty((2, 0, 0), dtype=np.float32)
         self._hop = round(0.1 * sample_rate)
         self._most = np.full((BALANCES, PER_BALANCE), -1.0, dtype=np.float32)  # each balance's highest hops so far
         self._most_equalised = np.full((EQUALISED, PER_EQUALISED), -1.0, dtype=np.float32)
@@ -84,9 +85,11 @@ class PeakWatch:
             signals = _SIGNALS * self._stems + BALANCES + EQUALISED
             places = np.zeros((signals, hops), dtype=np.int64)
             heights = np.zeros((signals, hops), dtype=np.float32)
-            bands = np.empty((2, _SIGNALS * self._stems, piece.shape[2]), dtype=np.float32)
+            if self._bands.shape[2] != piece.shape[2]:  # the same room again and again, or memory falls into pieces
+                self._bands = np.empty((2, _SIGNALS * self._stems, piece.shape[2]), dtype=np.float32)
+                self._equalised = np.empty((2, _VERSIONS * self._stems, piece.shape[2]), dtype=np.float32)
+            bands, equalised = self._bands, self._equalised
             _split(piece, rates, levels, self._states, self._envelopes, bands)
-            equalised = np.empty((2, _VERSIONS * self._stems, piece.shape[2]), dtype=np.float32)
             _equalise(bands, self._filters, self._filter_states, self._hop, equalised)
             _solo_peaks(bands, _TILTS, self._hop, places, heights)
             row = _SIGNALS * self._stems
@@ -104,7 +107,7 @@ class PeakWatch:
     def _mix_peaks(self, bands: Float, places: NDArray[np.int64], heights: Float) -> None:
         """Each balance's highest point per hop, into the first rows; 0 where it cannot be among those that count: no
         mix is higher than its stems' peaks together."""
-        bound = np.einsum("sbk,skt->sbt", np.abs(self._weights), _hop_maxima(bands, self._hop)).max(axis=0) * _ROUNDING
+        bound = (np.abs(self._weights) @ _hop_maxima(bands, self._hop)).max(axis=0) * _ROUNDING
         for hop in range(places.shape[1]):
             least = self._most.min(axis=1)
             least[:STEADY] = -1.0
