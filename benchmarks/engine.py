@@ -3,16 +3,16 @@
     python benchmarks/engine.py [--stems 8 24] [--seconds 180] [--formats wav flac] [--runs 5] [--parts] [--json FILE]
 
 Songs are made by repeating the sample sessions' stems (stereo, 44.1 kHz, 24 bits, in a temporary folder). Every command
-runs in a process of its own, in turn with the others, so that what else the machine does falls on all alike; CPU seconds
-are those of the process and all its threads, start-up and imports included. Medians over the runs.
+runs in a process of its own, in turn with the others, so that what else the machine does falls on all alike; CPU
+seconds are those of the process and all its threads, start-up and imports included. Medians over the runs.
 
 floor: decode all stems, sum, encode, in blocks, nothing else. unavoidable: the floor, and what the recipe asks for by
 pedalboard (five bands of EQ on every stem, a compressor on every other one) and one pass of the limiter. mixrl render:
-the same recipe, with loudness and true peak met and measured. mixrl mix: everything, from the folder on. ffmpeg: amix and
-loudnorm in two passes; matchering: mastering one stereo pair of that length; where they are installed.
+the same recipe, with loudness and true peak met and measured. mixrl mix: everything, from the folder on. ffmpeg: amix
+and loudnorm in two passes; matchering: mastering one stereo pair of that length; where they are installed.
 
---parts: meters, limiter, spectrum and the analysis for the closed form, in one thread, in times real time: of music, and
-of 5 s of music before 25 s of zeros.
+--parts: meters, limiter, spectrum and the analysis for the closed form, in times real time for each CPU second: of
+music, and of 5 s of music before 25 s of zeros.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as the command line sets it; numpy reads it when it is imported
 import numpy as np
 
 ROOT = Path(__file__).parent.parent
@@ -121,6 +122,9 @@ CHILDREN: dict[str, Callable[[Path, Path], None]] = {
 }
 
 
+WIDTHS = (8, 9, 9, 8, 9, 7)  # of the columns
+
+
 # ---- the table of commands -----------------------------------------------------------------------------------------
 
 
@@ -155,28 +159,27 @@ def _megabytes(usage: resource.struct_rusage) -> float:
     return usage.ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)  # bytes there, kilobytes elsewhere
 
 
-def song(folder: Path, stems: int, seconds: float, suffix: str) -> Path:
-    """Stereo stems of 24 bits, made by repeating those of the sample sessions."""
+def make(folder: Path, stems: int, seconds: float, suffix: str) -> None:
+    """A song of stereo stems of 24 bits, made by repeating those of the sample sessions, and its recipe beside it."""
     from mixrl.audio import Writer, read
     from mixrl.session import load_session
 
-    made = folder / f"{stems}-{suffix}"
-    made.mkdir()
+    folder.mkdir()
     sessions = [load_session(ROOT / "audio_samples" / name) for name in ("caesium", "hydrogen")]
     sources = [(session, stem) for session in sessions for stem in session.stems]
     for number in range(stems):
         session, stem = sources[number % len(sources)]
         audio = np.repeat(read(session.source(stem)), 2 // stem.channels, axis=0)
         left = round(seconds * RATE)
-        with Writer(made / f"{number + 1:02d} {stem.name}.{suffix}", RATE, 2) as writer:
+        with Writer(folder / f"{number + 1:02d} {stem.name}.{suffix}", RATE, 2) as writer:
             while left:
                 writer.write(audio[:, :left])
                 left -= min(left, audio.shape[1])
-    return made
+    _write_recipe(folder)
 
 
-def recipe_for(folder: Path) -> Path:
-    """EQ on every stem, a compressor on every other."""
+def _write_recipe(folder: Path) -> None:
+    """EQ on every stem, a compressor on every other one."""
     from dataclasses import replace
 
     from mixrl.recipe import Recipe, write_recipe
@@ -192,19 +195,20 @@ def recipe_for(folder: Path) -> Path:
         strips[name] = strip
     master = MasterSettings(ceiling_dbtp=CEILING_DBTP, target_lufs=TARGET_LUFS)
     settings = replace(MixSettings.neutral(names), stems=strips, master=master)
-    path = folder.with_name(f"{folder.name}.json")
-    write_recipe(Recipe(settings=settings, folder=str(folder)), path)
-    return path
+    write_recipe(Recipe(settings=settings, folder=str(folder)), folder.with_suffix(".json"))
 
 
 def whole_commands(stems: Sequence[int], seconds: float, formats: Sequence[str], runs: int) -> dict[str, object]:
     """Measure and print the table of commands."""
     found: dict[str, object] = {}
-    with tempfile.TemporaryDirectory(dir=_disk()) as temporary:
+    with tempfile.TemporaryDirectory(dir=disk()) as temporary:
         for count in stems:
             for suffix in formats:
-                folder = song(Path(temporary), count, seconds, suffix)
-                table = commands(folder, recipe_for(folder))
+                folder = Path(temporary, f"{count}-{suffix}")
+                # elsewhere: what this process has held, the system counts for those that it starts, too
+                made = [sys.executable, __file__, "--make", str(folder), str(count), str(seconds), suffix]
+                subprocess.run(made, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True)
+                table = commands(folder, folder.with_suffix(".json"))
                 taken: dict[str, list[dict[str, float]]] = {name: [] for name in table}
                 for run in range(runs + 1):
                     for name, command in table.items():
@@ -213,23 +217,23 @@ def whole_commands(stems: Sequence[int], seconds: float, formats: Sequence[str],
                             taken[name].append(its)
                 shutil.rmtree(folder)
                 print(f"\n{count} stereo stems x {seconds:g} s, {suffix.upper()} of 24 bits, {runs} runs")
-                print(f"{'':14s}{'CPU s':>8s}{'x floor':>9s}{'x unavoid.':>11s}{'wall s':>8s}{'x unavoid.':>11s}{'MB':>7s}")
+                headings = zip(("CPU s", "x floor", "x least", "wall s", "x least", "MB"), WIDTHS, strict=True)
+                print(f"{'':14s}" + "".join(f"{heading:>{width}s}" for heading, width in headings))
                 middle = {
                     name: {key: statistics.median(its[key] for its in rows) for key in rows[0]}
                     for name, rows in taken.items()
                 }
                 least, needed = middle["floor"], middle["unavoidable"]
                 for name, its in middle.items():
-                    print(
-                        f"{name:14s}{its['cpu']:8.2f}{its['cpu'] / least['cpu']:9.1f}{its['cpu'] / needed['cpu']:11.2f}"
-                        f"{its['wall']:8.2f}{its['wall'] / needed['wall']:11.2f}{its['mb']:7.0f}",
-                        flush=True,
-                    )
+                    cpu, wall = its["cpu"] / needed["cpu"], its["wall"] / needed["wall"]
+                    cells = its["cpu"], its["cpu"] / least["cpu"], cpu, its["wall"], wall, its["mb"]
+                    row = zip(cells, WIDTHS, (2, 1, 2, 2, 2, 0), strict=True)
+                    print(f"{name:14s}" + "".join(f"{v:{width}.{places}f}" for v, width, places in row), flush=True)
                 found[f"{count} {suffix}"] = taken
     return found
 
 
-def _disk() -> str | None:
+def disk() -> str | None:
     """Not /tmp, which is memory on many systems."""
     return "/var/tmp" if "TMPDIR" not in os.environ and os.access("/var/tmp", os.W_OK) else None
 
@@ -374,12 +378,16 @@ def main() -> None:
     parser.add_argument("--parts", action="store_true", help="also the parts of the engine alone")
     parser.add_argument("--json", type=Path, help="write every run here")
     parser.add_argument("--child", nargs=3, metavar=("WHAT", "FOLDER", "OUTPUT"), help=argparse.SUPPRESS)
+    parser.add_argument("--make", nargs=4, metavar=("FOLDER", "STEMS", "SECONDS", "SUFFIX"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.make:
+        folder, count, seconds, suffix = arguments.make
+        make(Path(folder), int(count), float(seconds), suffix)
+        return
     if arguments.child:
         what, folder, output = arguments.child
         CHILDREN[what](Path(folder), Path(output))
         return
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     print(f"Python {platform.python_version()}, {platform.machine()}, {os.cpu_count()} cores")
     found: dict[str, object] = {}
     if arguments.stems:

@@ -18,6 +18,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
@@ -150,17 +151,19 @@ def _metered(meter: _HopMeter, block: Float, by_hop: Complex) -> Float:
 def analyse_variant(read: Reader, analysis: Analysis, gain_reduction_db: float = 0.0) -> StemSpectra:
     """The spectra of a variant of a stem over the same time, to stand in for the stem's own."""
     rate, places = analysis.sample_rate, analysis.places
-    spectra = _CrossSpectra(1, rate)
+    spectrum: _OwnSpectrum | None = None
     meter = _HopMeter(rate)
     hops, values = [], np.empty((2 * OCTAVES, 2, len(places)), dtype=np.float32)
     for start, stop in analysis.pieces:
         block = read(start, stop)
-        spectra.push(_stereo(block)[None])
+        spectrum = spectrum or _OwnSpectrum(len(block), rate)
+        spectrum.push(block)
         hops.append(_hop_powers(_hop_spectra(block, rate), rate))
         meter.push(block)
         inside = np.flatnonzero((places >= start) & (places < stop))
         values[:, :, inside] = instants(block, places[inside] - start, rate)
-    own = np.ascontiguousarray(spectra.result(analysis.pieces[-1][1])[:2, 0, 0].real)
+    assert spectrum is not None  # there is at least one piece
+    own = spectrum.result(analysis.pieces[-1][1])
     powers = _sharpened(np.concatenate(hops, axis=1), meter)
     return StemSpectra(own, powers, values.reshape(2 * OCTAVES, -1), gain_reduction_db)
 
@@ -266,49 +269,93 @@ def _shares(size: int, sample_rate: int) -> list[tuple[slice, Float]]:
     return shares
 
 
+class _Windows:
+    """Cuts channels that are pushed piece by piece into windows that overlap by half. They run on from piece to piece:
+    a cut would spread a bass drum over bands that the mix, cut after its filters, has not."""
+
+    def __init__(self, channels: int, sample_rate: int) -> None:
+        self.size = _window_size(sample_rate)
+        sine = np.sin(np.pi * (np.arange(self.size) + 0.5) / self.size)
+        self.shape = np.sin(0.5 * np.pi * sine**2).astype(np.float32)  # Vorbis I: keeps energy, leaks little
+        scale = np.float32(2.0 / self.size)
+        self.shares = [(bins, share * scale) for bins, share in _shares(self.size, sample_rate)]
+        self._rest = np.zeros((channels, self.size // 2), dtype=np.float32)  # not yet in two windows
+
+    def push(self, audio: Float) -> Float:
+        """(channels, T, size) of the next (channels, n), not yet weighted by ``shape``."""
+        hop = self.size // 2
+        audio = np.concatenate([self._rest, audio], axis=1)
+        number = max(audio.shape[1] // hop - 1, 0)
+        self._rest = audio[:, number * hop :].copy()
+        if number == 0:
+            return np.zeros((len(audio), 0, self.size), dtype=np.float32)
+        return np.lib.stride_tricks.sliding_window_view(audio, self.size, axis=1)[:, ::hop]
+
+    def end(self) -> Float:
+        """The last ones."""
+        return self.push(np.zeros((len(self._rest), self.size), dtype=np.float32))
+
+
 class _CrossSpectra:
-    """Accumulates the energy cross-spectra of N stems that are pushed piece by piece, (N, 2, n) each. The windows run
-    on from piece to piece: a cut would spread a bass drum over bands that the mix, cut after its filters, has not."""
+    """Accumulates the energy cross-spectra of N stems that are pushed piece by piece, (N, 2, n) each."""
 
     def __init__(self, stems: int, sample_rate: int) -> None:
-        self._size = _window_size(sample_rate)
-        sine = np.sin(np.pi * (np.arange(self._size) + 0.5) / self._size)
-        self._window = np.sin(0.5 * np.pi * sine**2).astype(np.float32)  # Vorbis I: keeps energy, leaks little
-        scale = np.float32(2.0 / self._size)
-        self._roots = [(bins, np.sqrt(share * scale)) for bins, share in _shares(self._size, sample_rate)]
-        self._rest = np.zeros((stems, 2, self._size // 2), dtype=np.float32)  # not yet in two windows
+        self._windows = _Windows(2 * stems, sample_rate)
+        self._roots = [(bins, np.sqrt(share)) for bins, share in self._windows.shares]
         self._sums = np.zeros((BANDS, 2 * stems, 2 * stems), dtype=np.complex64)  # the lower half of each
 
     def push(self, audio: Float) -> None:
+        self._add(self._windows.push(audio.reshape(-1, audio.shape[2])))
+
+    def _add(self, frames: Float) -> None:
         from scipy.fft import rfft
         from scipy.linalg.blas import cherk
 
-        size, hop, count = self._size, self._size // 2, len(audio)
-        audio = np.concatenate([self._rest, audio], axis=2)
-        number = max(audio.shape[2] // hop - 1, 0)
-        self._rest = audio[:, :, number * hop :].copy()
-        if number == 0:
-            return
-        frames = np.lib.stride_tricks.sliding_window_view(audio, size, axis=2)[:, :, ::hop]
-        batch = max(1, 2**22 // (count * size))  # about 32 MB of spectra at once at the most
+        rows, number, size = frames.shape
+        batch = max(1, 2**23 // (rows * size))  # about 32 MB of spectra at once at the most
         for first in range(0, number, batch):
-            several = range(first, min(first + batch, number))
-            flat = np.empty((2 * count, len(several), size // 2 + 1), dtype=np.complex64)
-            for row in range(2 * count):  # one after another: the windowed audio would take as much room again
-                windowed = frames[row // 2, row % 2, several.start : several.stop] * self._window
-                flat[row] = rfft(windowed, axis=-1, overwrite_x=True)
+            some = frames[:, first : first + batch]
+            flat = np.empty((rows, some.shape[1], size // 2 + 1), dtype=np.complex64)
+            for row in range(rows):  # one after another: the windowed audio would take as much room again
+                flat[row] = rfft(some[row] * self._windows.shape, axis=-1, overwrite_x=True)
             for band, (bins, root) in enumerate(self._roots):
-                part = (flat[:, :, bins] * root).reshape(2 * count, -1)
-                cherk(1.0, part.T, beta=1.0, c=self._sums[band].T, trans=2, overwrite_c=1)  # half the work of ``@``
+                part = (flat[:, :, bins] * root).reshape(rows, -1)
+                if part.size:  # half the work of ``@``
+                    cherk(1.0, part.T, beta=1.0, c=self._sums[band].T, trans=2, overwrite_c=1)
 
     def result(self, samples: int) -> Complex:
         """(3, N, N, BANDS) mean of L L*, R R* and L R* over so many samples; nothing can be pushed after it."""
-        self.push(np.zeros((*self._rest.shape[:2], self._size), dtype=np.float32))
+        self._add(self._windows.end())
         lower = np.moveaxis(self._sums, 0, 2) * np.float32(1.0 / samples)
         below = np.tri(len(lower), k=-1, dtype=bool)[:, :, None]
         whole = np.where(below, lower, lower.swapaxes(0, 1).conj())
         found = np.stack([whole[0::2, 0::2], whole[1::2, 1::2], whole[0::2, 1::2]])
         return np.ascontiguousarray(found)
+
+
+class _OwnSpectrum:
+    """Accumulates the energy spectrum of one stem that is pushed piece by piece, (1 or 2, n)."""
+
+    def __init__(self, channels: int, sample_rate: int) -> None:
+        self._windows = _Windows(channels, sample_rate)
+        self._sums = np.zeros((channels, self._windows.size // 2 + 1))
+
+    def push(self, block: Float) -> None:
+        self._add(self._windows.push(block))
+
+    def _add(self, frames: Float) -> None:
+        from scipy.fft import rfft
+
+        for channel, its in enumerate(frames):
+            spectra = rfft(its * self._windows.shape, axis=-1, overwrite_x=True)
+            self._sums[channel] += (spectra.real**2 + spectra.imag**2).sum(axis=0)
+
+    def result(self, samples: int) -> Float:
+        """(2, BANDS) mean power of both sides over so many samples; nothing can be pushed after it."""
+        self._add(self._windows.end())
+        bands = [(self._sums[:, bins] * share).sum(axis=1) for bins, share in self._windows.shares]
+        powers = np.stack(bands, axis=1) / samples
+        return np.ascontiguousarray(np.broadcast_to(powers, (2, BANDS)), dtype=np.float32)
 
 
 def _hop_spectra(signal: Float, sample_rate: int) -> Complex:
@@ -323,6 +370,7 @@ def _hop_spectra(signal: Float, sample_rate: int) -> Complex:
     return np.asarray(rfft(frames * window, axis=-1, overwrite_x=True))
 
 
+@lru_cache(maxsize=8)
 def _k_bands(bins: int, sample_rate: int) -> tuple[NDArray[np.int64], Float]:
     """Of hop spectra: the first bin of each band and the K-weighting's power per bin, scaled to power per sample."""
     from mixrl.meters import k_weighting_power

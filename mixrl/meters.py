@@ -358,6 +358,7 @@ def true_peak(x: Audio, sample_rate: int) -> float:
     return float(_hop_peaks(np.concatenate([padding, x, padding], axis=1), sample_rate).max(initial=0.0))
 
 
+@functools.lru_cache(maxsize=8)
 def k_weighting_sos(sample_rate: int) -> Array:
     """K-weighting as second-order sections (2, 6), b0 b1 b2 1 a1 a2, at any rate from 8 to 384 kHz.
 
