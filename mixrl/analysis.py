@@ -110,10 +110,8 @@ def analyse(readers: Sequence[Reader], sample_rate: int, frames: int, *, peaks: 
     meetings, watch = _Meetings(count, sample_rate), PeakWatch(count, sample_rate) if peaks else None
     channels: tuple[int, ...] = ()
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:  # spectra, meters and what is compiled release the GIL
-        audio = np.empty((count, 2, 0), dtype=np.float32)
         for start, stop in pieces:
-            if audio.shape[2] != stop - start:
-                audio = np.empty((count, 2, stop - start), dtype=np.float32)
+            audio = np.empty((count, 2, stop - start), dtype=np.float32)
             channels = tuple(pool.map(_read_into, audio, readers, [start] * count))
             blocks = [both[:number] for both, number in zip(audio, channels, strict=True)]
             pushed = [pool.submit(watch.push, audio)] if watch else []

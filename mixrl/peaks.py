@@ -65,7 +65,6 @@ class PeakWatch:
         self._states = np.zeros((stems, 2, 2))  # of the crossovers
         self._envelopes = np.zeros((stems, 2))
         self._stems, self._rate = stems, sample_rate
-        self._bands = self._equalised = np.empty((2, 0, 0), dtype=np.float32)
         self._hop = round(0.1 * sample_rate)
         self._most = np.full((BALANCES, PER_BALANCE), -1.0, dtype=np.float32)  # each balance's highest hops so far
         self._most_equalised = np.full((EQUALISED, PER_EQUALISED), -1.0, dtype=np.float32)
@@ -85,11 +84,9 @@ class PeakWatch:
             signals = _SIGNALS * self._stems + BALANCES + EQUALISED
             places = np.zeros((signals, hops), dtype=np.int64)
             heights = np.zeros((signals, hops), dtype=np.float32)
-            if self._bands.shape[2] != piece.shape[2]:  # the same room again and again, or memory falls into pieces
-                self._bands = np.empty((2, _SIGNALS * self._stems, piece.shape[2]), dtype=np.float32)
-                self._equalised = np.empty((2, _VERSIONS * self._stems, piece.shape[2]), dtype=np.float32)
-            bands, equalised = self._bands, self._equalised
+            bands = np.empty((2, _SIGNALS * self._stems, piece.shape[2]), dtype=np.float32)
             _split(piece, rates, levels, self._states, self._envelopes, bands)
+            equalised = np.empty((2, _VERSIONS * self._stems, piece.shape[2]), dtype=np.float32)
             _equalise(bands, self._filters, self._filter_states, self._hop, equalised)
             _solo_peaks(bands, _TILTS, self._hop, places, heights)
             row = _SIGNALS * self._stems

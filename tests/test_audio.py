@@ -26,11 +26,13 @@ from mixrl.audio import (
     TemporaryAudio,
     Writer,
     _Wav,
+    ahead,
     atomic_path,
     encoding_for,
     probe,
     read,
     resampled,
+    spooled,
 )
 from mixrl.errors import InputError, ProcessingError
 
@@ -380,3 +382,39 @@ def test_a_full_disk_leaves_no_partial_file(tmp_path: Path, encoding: Encoding, 
     with pytest.raises(ProcessingError, match="free space"), disk_of(100_000):
         TemporaryAudio(RATE, 2).write(x)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_spooled_source_is_decoded_once_and_only_if_asked() -> None:
+    x, reads = noise(2), []
+
+    class Counted(ArraySource):
+        def blocks(self, *span: int, **options: int) -> Iterator[FloatArray]:
+            reads.append(span)
+            return super().blocks(*span, **options)
+
+    source = spooled(Counted(x, RATE))
+    assert (source.sample_rate, source.channels, source.frames, reads) == (RATE, 2, x.shape[1], [])
+    for start, stop in ((0, 100), (50_000, 60_000), (0, x.shape[1])):
+        np.testing.assert_array_equal(read(source, start, stop), x[:, start:stop])
+    assert len(reads) == 1
+
+
+def test_blocks_are_made_ahead_in_order_and_errors_reach_who_asks() -> None:
+    made = []
+
+    def blocks(count: int) -> Iterator[FloatArray]:
+        for number in range(count):
+            made.append(number)
+            yield np.full((1, 2), number, np.float32)
+        if count > 5:
+            raise InputError("no more")
+
+    assert [int(block[0, 0]) for block in ahead(blocks(5))] == list(range(5))
+    assert not list(ahead(blocks(0)))
+    with pytest.raises(InputError, match="no more"):
+        list(ahead(blocks(6)))
+    made.clear()
+    some = ahead(blocks(5))
+    next(some)
+    some.close()  # who asks no longer wants the rest
+    assert len(made) <= 2

@@ -98,3 +98,15 @@ assert measure_array(np.ones((1, 100), np.float32), 8000).true_peak_dbtp is not 
 {REPORT}
 """
     assert "mixrl.meters" in modules(code)
+
+
+def test_the_process_ends_with_its_code_and_all_that_it_said(tmp_path):
+    """It ends without taking Python down, so nothing may be left in a buffer."""
+    write(tmp_path / "song", band(seconds=1.0))
+    files = sorted(str(path) for path in (tmp_path / "song").iterdir())
+    command = [sys.executable, str(ROOT / "cli.py"), "measure", *files, "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(json.loads(done.stdout)) == len(files)
+    for arguments, code in ((["measure", "nothing.wav"], 2), ([], 2), (["--version"], 0)):
+        assert subprocess.run([*command[:2], *arguments], capture_output=True).returncode == code
