@@ -53,7 +53,8 @@ def draw(found: dict[str, dict[str, dict[str, float]]], path: Path) -> None:
     for row, (key, label) in zip(rows, (("wall", "wall time, s"), ("mb", "largest resident set, MB")), strict=True):
         for axes, (name, points) in zip(row, found.items(), strict=True):
             axes.plot([float(point) for point in points], [its[key] for its in points.values()], marker="o")
-            axes.set(xlabel=name, ylabel=label, ylim=(0, None), xlim=(0, None))
+            highest = max(its[key] for its in points.values())
+            axes.set(xlabel=name, ylabel=label, ylim=(0.0, 1.1 * highest), xlim=(0, None))
             axes.grid(alpha=0.3)
     figure.tight_layout()
     figure.savefig(path, dpi=110)
@@ -67,7 +68,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures here")
     arguments = parser.parse_args()
     print(f"Python {platform.python_version()}, {platform.machine()}, {os.cpu_count()} cores")
-    mixed(2, 0.2)  # compiles
+    for count in (1, 2):  # compiles
+        mixed(count, 0.2)
     found = {
         "stems": series("stems", {float(count): (count, MINUTES) for count in arguments.stems}),
         "minutes": series("minutes", {minutes: (STEMS, minutes) for minutes in arguments.minutes}),

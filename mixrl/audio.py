@@ -51,7 +51,6 @@ LOUDEST_PLAUSIBLE = 1e6
 """A sample above this (+120 dBFS) is a damaged file, not a hot one."""
 
 
-
 # ---------------------------------------------------------------------------------------------------- sources
 
 
@@ -151,10 +150,7 @@ class TemporaryAudio:
         try:
             for first, place in self._places(self.frames, self.frames + data.shape[1]):
                 for channel, at in enumerate(place):
-                    left = data[channel, first : first + at.frames].data.cast("B")
-                    done = 0
-                    while done < len(left):
-                        done += self._put(left[done:], at.byte + done)
+                    self._put(data[channel, first : first + at.frames].data.cast("B"), at.byte)
         except OSError as error:
             raise ProcessingError(_no_room(error)) from None
         self.frames += data.shape[1]
@@ -185,20 +181,28 @@ class TemporaryAudio:
             yield at - start, [_Place(4 * begin, count) for begin in begins]
             at += count
 
-    def _put(self, data: memoryview, at: int) -> int:
-        if hasattr(os, "pwrite"):  # has no position, which threads (and forked processes) would share
-            return os.pwrite(self._file.fileno(), data, at)
-        with self._lock:
-            self._file.seek(at)
-            return self._file.write(data)
+    def _put(self, data: memoryview, at: int) -> None:
+        done = 0
+        while done < len(data):
+            if hasattr(os, "pwrite"):  # has no position, which threads (and forked processes) would share
+                done += os.pwrite(self._file.fileno(), data[done:], at + done)
+                continue
+            with self._lock:
+                self._file.seek(at + done)
+                done += self._file.write(data[done:])
 
     def _get(self, data: memoryview, at: int) -> None:
-        if hasattr(os, "preadv"):
-            os.preadv(self._file.fileno(), [data], at)
-            return
-        with self._lock:
-            self._file.seek(at)
-            cast(Any, self._file).readinto(data)
+        done = 0
+        while done < len(data):
+            if hasattr(os, "preadv"):
+                more = os.preadv(self._file.fileno(), [data[done:]], at + done)
+            else:
+                with self._lock:
+                    self._file.seek(at + done)
+                    more = cast(Any, self._file).readinto(data[done:])
+            if not more:
+                raise ProcessingError(f"{_folder()}: temporary audio was cut short: leave files there alone")
+            done += more
 
 
 class _Place(NamedTuple):
@@ -231,9 +235,12 @@ def _temporary_folder() -> str | None:
     return None
 
 
+def _folder() -> str:
+    return _temporary_folder() or tempfile.gettempdir()
+
+
 def _no_room(error: OSError) -> str:
-    folder = _temporary_folder() or tempfile.gettempdir()
-    return f"{folder}: cannot hold temporary audio ({error.strerror}): free space there or set TMPDIR"
+    return f"{_folder()}: cannot hold temporary audio ({error.strerror}): free space there or set TMPDIR"
 
 
 class _Once:

@@ -24,7 +24,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -290,7 +290,7 @@ def _search(
             return outcome, 0
         if max(over) > 0.0:
             same_side = max(1, same_side + 1)
-            high = outcome
+            high = replace(outcome, limited=None)  # it is never the answer, and its audio takes room on the disk
         else:
             if low is not None:
                 slope = _slope(low, outcome)
