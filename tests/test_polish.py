@@ -12,11 +12,12 @@ from test_mixer import Greedy, applied, close, decibels
 
 from mixrl import InputError, Mixer, Session
 from mixrl.knobs import GAIN, neutral_knobs, to_knobs
+from mixrl.levelling import tidied
 from mixrl.mixer import DQN, NO_CHANGE
 from mixrl.moves import KINDS
 from mixrl.rules import starting_mix
 from mixrl.scene import Scene
-from mixrl.search import LISTED
+from mixrl.search import LISTED, Objective, Space
 from mixrl.settings import StripSettings
 from mixrl.state import layout_of
 
@@ -205,3 +206,20 @@ def test_the_command_polishes_as_far_as_it_is_told(tmp_path):
     assert moves[200] >= moves[0]
     assert mixrl("mix", song, "-o", tmp_path / "no.wav", "--polish", "-1")[0] == 2
     assert not (tmp_path / "no.wav").exists()
+
+
+@pytest.mark.parametrize(("each", "kept"), [(0.0004, True), (0.002, True), (0.02, True), (-0.0004, False)])
+def test_tidying_keeps_what_many_small_settings_bring_together(small_scene, each, kept):
+    """Six of them: less than is listed alone, so they would all be put back, and what they won would be lost."""
+
+    class Counted(Objective):
+        def __call__(self, knobs):
+            return each * (knobs.strips[..., GAIN] != 0.0).sum(axis=1)
+
+    space = Space.around(neutral_knobs(small_scene.facts), small_scene.facts)
+    mix = neutral_knobs(small_scene.facts)
+    turned = np.flatnonzero(small_scene.facts.audible)[:6]
+    mix.strips[turned, GAIN] = 1.0
+    point, brought = tidied(Counted(small_scene), space, mix, 0.0)
+    assert (point != space.origin).sum() == (len(turned) if kept else 0)
+    np.testing.assert_allclose(brought[point != space.origin], each)
