@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mixrl.analysis import SUBBANDS, analyse
+from mixrl.analysis import SUBBANDS, analyse_sum
 from mixrl.excerpt import excerpt
 from mixrl.measures import decibels
 from mixrl.meters import Meter
@@ -58,7 +58,7 @@ def of_the_mix(rendered: Rendered, settings: MixSettings) -> dict[str, object]:
     meter.push(mix)
     reading = meter.result()
     padded = np.pad(mix, ((0, 0), (0, rate)))
-    heard = analyse([lambda start, stop: padded[:, start:stop]], rate, frames, peaks=False)
+    heard = analyse_sum([lambda start, stop: padded[:, start:stop]], rate, frames)
     power = heard.stems[0].own.sum(axis=0).reshape(-1, SUBBANDS).sum(axis=1)
     return {
         "integrated_lufs": reading.integrated_lufs,

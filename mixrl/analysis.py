@@ -29,7 +29,7 @@ from mixrl.peaks import OCTAVES, PeakWatch, instants
 
 Float = NDArray[np.float32]
 Complex = NDArray[np.complex64]
-Reader = Callable[[int, int], Float]  # (start, stop) in samples -> (1 or 2, stop - start)
+Reader = Callable[[int, int], Float]  # (start, stop) in samples, 0 <= start -> (1 or 2, stop - start)
 
 SUBBANDS = 4  # per third-octave
 BANDS = SUBBANDS * len(CENTRES_HZ)
@@ -39,7 +39,8 @@ HOP_BANDS = len(HOP_STARTS)
 COHERENT = 0.3  # K-weighted coherence above which two stems count as one source heard twice
 COHERENT_ONCE = 0.15  # the same of a stretch of 3 s against the loudest: a beat in which they meet can be the loudest
 PAIRS_PER_STEM = 4  # coherent pairs that are followed in time, at the most
-_STRETCH = 30  # hops that are read at once, and in which stems may meet
+_PIECE = 10  # hops that are read at once
+_STRETCH = 3  # pieces in which stems may meet
 _ROUNDS = 4  # of fitting bands to what the meter read
 _TINY = 1e-20
 
@@ -97,69 +98,117 @@ class Analysis:
         return int(self.stems[0].hops.shape[1])
 
 
-def analyse(readers: Sequence[Reader], sample_rate: int, frames: int, *, peaks: bool = True) -> Analysis:
-    """Analyse ``frames`` samples of stems. readers: one per stem; they return zeros outside the stem. peaks: whether to
-    look for places where mixes peak; without, only the first sample is watched. Deterministic."""
-    from mixrl.meters import k_weighting_power
-
+def analyse(readers: Sequence[Reader], sample_rate: int, frames: int) -> Analysis:
+    """Analyse ``frames`` samples of stems. readers: one per stem; they return zeros past its end. Deterministic."""
     count = len(readers)
     pieces = _pieces(frames, sample_rate)
-    spectra = _CrossSpectra(count, sample_rate)
+    spectra, meters = _CrossSpectra(count, sample_rate), [_HopMeter(sample_rate) for _ in readers]
+    meetings, watch = _Meetings(count), PeakWatch(count, sample_rate)
     hops: list[list[Float]] = [[] for _ in readers]
-    meters = [_HopMeter(sample_rate) for _ in readers]
-    meetings, watch = _Meetings(count, sample_rate), PeakWatch(count, sample_rate) if peaks else None
+    before, after = _around(sample_rate)
     channels: tuple[int, ...] = ()
+    room = np.empty((count, 2, before + pieces[0][1] + after), dtype=np.float32)
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:  # spectra, meters and what is compiled release the GIL
         for start, stop in pieces:
-            audio = np.empty((count, 2, stop - start), dtype=np.float32)
-            channels = tuple(pool.map(_read_into, audio, readers, [start] * count))
-            blocks = [both[:number] for both, number in zip(audio, channels, strict=True)]
-            pushed = [pool.submit(watch.push, audio)] if watch else []
-            pushed.append(pool.submit(spectra.push, audio))
-            by_hop = list(pool.map(_hop_spectra, blocks, [sample_rate] * count))
-            pushed.append(pool.submit(meetings.push, by_hop))
-            for its, powers_in_piece in zip(hops, pool.map(_metered, meters, blocks, by_hop), strict=True):
-                its.append(powers_in_piece)
+            wide = room[:, :, : before + stop - start + after]
+            channels = tuple(pool.map(_read_into, wide, readers, [start - before] * count))
+            audio = wide[:, :, before : wide.shape[2] - after]
+            pushed = [pool.submit(watch.push, audio), pool.submit(spectra.push, audio)]
+            by_hop = list(pool.map(_hop_spectra, _cut(wide, channels), [sample_rate] * count))
+            pushed.append(pool.submit(meetings.push, by_hop, sample_rate))
+            pushed += [pool.submit(_add_powers, *its, sample_rate) for its in zip(hops, by_hop, strict=True)]
+            pushed += map(pool.submit, [meter.push for meter in meters], _cut(audio, channels))
             for future in pushed:
                 future.result()
-        cross = spectra.result(pieces[-1][1])
-        k_power = k_weighting_power(band_centres(), sample_rate).astype(np.float32)
-        own = np.stack([np.einsum("iib->ib", cross[0]).real, np.einsum("iib->ib", cross[1]).real], axis=1)
-        pairs = _coherent(cross, k_power, meetings.coherence())
-        places = watch.places() if watch else np.zeros(1, dtype=np.int64)
-        powers = [_sharpened(np.concatenate(parts, axis=1), meter) for parts, meter in zip(hops, meters, strict=True)]
+        cross, own, k_power = _ended(spectra, pieces, sample_rate)
+        pairs, places = _coherent(cross, k_power, meetings.coherence()), watch.places()
+        powers = [_sharpened(np.concatenate(its, axis=1), meter) for its, meter in zip(hops, meters, strict=True)]
         shared, values = _second_pass(readers, pieces, pairs, places, powers, sample_rate, pool)
     stems = tuple(StemSpectra(own[i], powers[i], values[i]) for i in range(count))
     return Analysis(sample_rate, pieces, cross, stems, channels, k_power, pairs, shared, places)
 
 
-def _read_into(audio: Float, read: Reader, start: int) -> int:
-    """Fill (2, n) with a stem from ``start`` on; how many channels it has."""
-    block = read(start, start + audio.shape[1])
-    audio[:] = block
+def analyse_sum(
+    readers: Sequence[Reader], sample_rate: int, frames: int, pairs: NDArray[np.int64] | None = None
+) -> Analysis:
+    """As ``analyse``, where nobody will ask for another mix than the sum: all power of a hop lies in the lowest of its
+    bands, pairs are not followed in time, and no peaks are looked for. A third of the work. pairs (P, 2): the stems
+    that are coherent, where that is known."""
+    count = len(readers)
+    pieces = _pieces(frames, sample_rate)
+    spectra, meters = _CrossSpectra(count, sample_rate), [_HopMeter(sample_rate) for _ in readers]
+    channels: tuple[int, ...] = ()
+    room = np.empty((count, 2, pieces[0][1]), dtype=np.float32)
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        for start, stop in pieces:
+            audio = room[:, :, : stop - start]
+            channels = tuple(pool.map(_read_into, audio, readers, [start] * count))
+            pushed = [pool.submit(spectra.push, audio)]
+            pushed += map(pool.submit, [meter.push for meter in meters], _cut(audio, channels))
+            for future in pushed:
+                future.result()
+    cross, own, k_power = _ended(spectra, pieces, sample_rate)
+    nothing = np.zeros((2 * OCTAVES, 2), dtype=np.float32)
+    stems = tuple(StemSpectra(own[i], _in_lowest_band(meters[i]), nothing) for i in range(count))
+    pairs = np.zeros((0, 2), dtype=np.int64) if pairs is None else pairs
+    shared = np.zeros((len(pairs), 4 * HOP_BANDS, stems[0].hops.shape[1]), dtype=np.float32)
+    places = np.zeros(1, dtype=np.int64)
+    return Analysis(sample_rate, pieces, cross, stems, channels, k_power, pairs, shared, places)
+
+
+def _ended(
+    spectra: _CrossSpectra, pieces: Sequence[tuple[int, int]], sample_rate: int
+) -> tuple[Complex, Float, Float]:
+    """Cross-spectra, the stems' own powers (N, 2, BANDS) and the power of the K-weighting (BANDS,)."""
+    from mixrl.meters import k_weighting_power
+
+    cross = spectra.result(pieces[-1][1])
+    own = np.stack([np.einsum("iib->ib", cross[0]).real, np.einsum("iib->ib", cross[1]).real], axis=1)
+    return cross, own, k_weighting_power(band_centres(), sample_rate).astype(np.float32)
+
+
+def _add_powers(hops: list[Float], spectra: Complex, sample_rate: int) -> None:
+    """Append a piece's hop powers to those of a stem."""
+    hops.append(_hop_powers(spectra, sample_rate))
+
+
+def _around(sample_rate: int) -> tuple[int, int]:
+    """How many samples before and after a piece the windows of its first and last hop reach."""
+    hop = round(HOP_S * sample_rate)
+    return hop // 2, hop - hop // 2
+
+
+def _read_into(wide: Float, read: Reader, start: int) -> int:
+    """Fill (2, n) with a stem from ``start`` on, which may be before it begins; how many channels it has."""
+    missing = max(-start, 0)
+    block = read(start + missing, start + wide.shape[1])
+    wide[:, :missing] = 0.0
+    wide[:, missing:] = block
     return block.shape[0]
 
 
-def _metered(meter: _HopMeter, block: Float, by_hop: Complex) -> Float:
-    """Push a block to a meter; the powers of its hop spectra."""
-    meter.push(block)
-    return _hop_powers(by_hop, meter.sample_rate)
+def _cut(audio: Float, channels: Sequence[int]) -> list[Float]:
+    """The channels that each stem has, of (N, 2, n)."""
+    return [both[:number] for both, number in zip(audio, channels, strict=True)]
 
 
 def analyse_variant(read: Reader, analysis: Analysis, gain_reduction_db: float = 0.0) -> StemSpectra:
     """The spectra of a variant of a stem over the same time, to stand in for the stem's own."""
     rate, places = analysis.sample_rate, analysis.places
+    before, after = _around(rate)
     spectrum: _OwnSpectrum | None = None
     meter = _HopMeter(rate)
     hops, values = [], np.empty((2 * OCTAVES, 2, len(places)), dtype=np.float32)
     for start, stop in analysis.pieces:
-        block = read(start, stop)
+        wide = np.empty((2, before + stop - start + after), dtype=np.float32)
+        wide = wide[: _read_into(wide, read, start - before)]
+        block = wide[:, before : wide.shape[1] - after]
         spectrum = spectrum or _OwnSpectrum(len(block), rate)
         spectrum.push(block)
-        hops.append(_hop_powers(_hop_spectra(block, rate), rate))
+        hops.append(_hop_powers(_hop_spectra(wide, rate), rate))
         meter.push(block)
         inside = np.flatnonzero((places >= start) & (places < stop))
-        values[:, :, inside] = instants(block, places[inside] - start, rate)
+        values[:, :, inside] = instants(wide, places[inside] - start + before, rate)
     assert spectrum is not None  # there is at least one piece
     own = spectrum.result(analysis.pieces[-1][1])
     powers = _sharpened(np.concatenate(hops, axis=1), meter)
@@ -169,7 +218,7 @@ def analyse_variant(read: Reader, analysis: Analysis, gain_reduction_db: float =
 def _pieces(frames: int, sample_rate: int) -> tuple[tuple[int, int], ...]:
     """(start, stop) of pieces of whole hops; the last one reaches past the end."""
     hop = round(HOP_S * sample_rate)
-    longest = hop * _STRETCH
+    longest = hop * _PIECE
     stop = max(-(-frames // hop), 1) * hop
     return tuple((at, min(at + longest, stop)) for at in range(0, stop, longest))
 
@@ -186,22 +235,25 @@ def _second_pass(
     """What could only be asked once the pairs and places were known: cross-powers of pairs, stems at instants. powers:
     the stems' hops."""
     shared: list[Float] = []
+    before, after = _around(sample_rate)
     meters = [_HopMeter(sample_rate) for _ in pairs]
     values = [np.zeros((2 * OCTAVES, 2, len(places)), dtype=np.float32) for _ in readers]
     coherent = {int(stem) for stem in pairs.ravel()}
     for start, stop in pieces:
         inside = np.flatnonzero((places >= start) & (places < stop))
         wanted = [stem for stem in range(len(readers)) if len(inside) or stem in coherent]
+        frames = before + stop - start + after
 
-        def look(stem: int, start: int = start, stop: int = stop, inside: NDArray[np.int64] = inside) -> Float:
-            block = readers[stem](start, stop)
-            values[stem][:, :, inside] = instants(block, places[inside] - start, sample_rate)
-            return block
+        def look(stem: int, start: int = start, frames: int = frames, inside: NDArray[np.int64] = inside) -> Float:
+            wide = np.empty((2, frames), dtype=np.float32)
+            wide = wide[: _read_into(wide, readers[stem], start - before)]
+            values[stem][:, :, inside] = instants(wide, places[inside] - start + before, sample_rate)
+            return wide
 
         blocks = dict(zip(wanted, pool.map(look, wanted), strict=True))
         spectra = {stem: _hop_spectra(blocks[stem], sample_rate) for stem in sorted(coherent)}
         for (i, j), meter in zip(pairs, meters, strict=True):
-            meter.push(blocks[int(i)] + blocks[int(j)])
+            meter.push((blocks[int(i)] + blocks[int(j)])[:, before : frames - after])
         length = (stop - start) // round(HOP_S * sample_rate)
         rows = [_cross_powers(spectra[int(i)], spectra[int(j)], sample_rate) for i, j in pairs]
         shared.append(np.stack(rows) if rows else np.zeros((0, 4 * HOP_BANDS, length), dtype=np.float32))
@@ -212,26 +264,40 @@ def _second_pass(
 
 
 class _Meetings:
-    """How coherent stems are where they meet, from their hop spectra, piece by piece: the most of any piece."""
+    """How coherent stems are where they meet, from their hop spectra, piece by piece: the most of any stretch."""
 
-    def __init__(self, stems: int, sample_rate: int) -> None:
-        self._rate, self._most = sample_rate, np.zeros((stems, stems), dtype=np.float32)
+    def __init__(self, stems: int) -> None:
+        self._products = np.zeros((HOP_BANDS, stems, stems), dtype=np.complex64)  # of the stretch so far, lower halves
+        self._pieces = 0
+        self._most = np.zeros((stems, stems), dtype=np.float32)
 
-    def push(self, spectra: Sequence[Complex]) -> None:
+    def push(self, spectra: Sequence[Complex], sample_rate: int) -> None:
         """(1 or 2, T, F) of each stem."""
-        starts, weights = _k_bands(spectra[0].shape[2], self._rate)
+        from scipy.linalg.blas import cherk
+
+        starts, weights = _k_bands(spectra[0].shape[2], sample_rate)
         roots, ends = np.sqrt(weights), np.append(starts[1:], len(weights))
-        found = np.zeros_like(self._most)
-        for start, end in zip(starts, ends, strict=True):
-            parts = (s[:, :, start:end] * roots[start:end] for s in spectra)
-            flat = np.stack([np.broadcast_to(part, (2, *part.shape[1:])).ravel() for part in parts])
-            found += np.abs(flat @ flat.conj().T)
-        self._most = np.maximum(self._most, found)
+        for band, (start, end) in enumerate(zip(starts, ends, strict=True)):
+            part = np.empty((len(spectra), 2, spectra[0].shape[1], end - start), dtype=np.complex64)
+            for its, found in zip(part, spectra, strict=True):
+                np.multiply(found[:, :, start:end], roots[start:end], out=its)
+            flat = part.reshape(len(part), -1)
+            cherk(1.0, flat.T, beta=1.0, c=self._products[band].T, trans=2, overwrite_c=1)
+        self._pieces += 1
+        if self._pieces == _STRETCH:
+            self._end_of_stretch()
+
+    def _end_of_stretch(self) -> None:
+        lower = np.abs(self._products).sum(axis=0)
+        self._most = np.maximum(self._most, lower)
+        self._products[:], self._pieces = 0.0, 0
 
     def coherence(self) -> Float:
         """(N, N): 1 for two stems that are the same where both are loudest."""
-        loudest = np.maximum(np.diag(self._most), np.float32(_TINY))
-        return np.asarray(self._most / np.sqrt(loudest[:, None] * loudest))
+        self._end_of_stretch()
+        most = np.tril(self._most) + np.tril(self._most, -1).T
+        loudest = np.maximum(np.diag(most), np.float32(_TINY))
+        return np.asarray(most / np.sqrt(loudest[:, None] * loudest))
 
 
 def _coherent(cross: Complex, k_power: Float, once: Float) -> NDArray[np.int64]:
@@ -277,21 +343,26 @@ class _Windows:
         self.shape = np.sin(0.5 * np.pi * sine**2).astype(np.float32)  # Vorbis I: keeps energy, leaks little
         scale = np.float32(2.0 / self.size)
         self.shares = [(bins, share * scale) for bins, share in _shares(self.size, sample_rate)]
-        self._rest = np.zeros((channels, self.size // 2), dtype=np.float32)  # not yet in two windows
+        self._held = np.zeros((channels, 0), dtype=np.float32)  # room for what is not yet in two windows, and a piece
+        self._span = 0, self.size // 2  # of it that is; half a window of silence comes first
 
     def push(self, audio: Float) -> Float:
-        """(channels, T, size) of the next (channels, n), not yet weighted by ``shape``."""
+        """(channels, T, size) of the next (channels, n), not yet weighted by ``shape``; good until the next push."""
         hop = self.size // 2
-        audio = np.concatenate([self._rest, audio], axis=1)
-        number = max(audio.shape[1] // hop - 1, 0)
-        self._rest = audio[:, number * hop :].copy()
-        if number == 0:
-            return np.zeros((len(audio), 0, self.size), dtype=np.float32)
-        return np.lib.stride_tricks.sliding_window_view(audio, self.size, axis=1)[:, ::hop]
+        first, last = self._span
+        kept, frames = last - first, last - first + audio.shape[1]
+        room = self._held if frames <= self._held.shape[1] else np.zeros((len(audio), frames), dtype=np.float32)
+        room[:, : min(kept, self._held.shape[1])] = self._held[:, first:last]
+        room[:, kept:frames] = audio
+        number = max(frames // hop - 1, 0)
+        self._held, self._span = room, (number * hop, frames)
+        starts = room.strides[1] * hop
+        shape, strides = (len(audio), number, self.size), (room.strides[0], starts, room.strides[1])
+        return np.lib.stride_tricks.as_strided(room, shape, strides, writeable=False)
 
     def end(self) -> Float:
         """The last ones."""
-        return self.push(np.zeros((len(self._rest), self.size), dtype=np.float32))
+        return self.push(np.zeros((len(self._held), self.size), dtype=np.float32))
 
 
 class _CrossSpectra:
@@ -301,6 +372,7 @@ class _CrossSpectra:
         self._windows = _Windows(2 * stems, sample_rate)
         self._roots = [(bins, np.sqrt(share)) for bins, share in self._windows.shares]
         self._sums = np.zeros((BANDS, 2 * stems, 2 * stems), dtype=np.complex64)  # the lower half of each
+        self._flat = np.zeros((2 * stems, 0, 0), dtype=np.complex64)  # room for spectra
 
     def push(self, audio: Float) -> None:
         self._add(self._windows.push(audio.reshape(-1, audio.shape[2])))
@@ -313,9 +385,11 @@ class _CrossSpectra:
         batch = max(1, 2**23 // (rows * size))  # about 32 MB of spectra at once at the most
         for first in range(0, number, batch):
             some = frames[:, first : first + batch]
-            flat = np.empty((rows, some.shape[1], size // 2 + 1), dtype=np.complex64)
-            for row in range(rows):  # one after another: the windowed audio would take as much room again
-                flat[row] = rfft(some[row] * self._windows.shape, axis=-1, overwrite_x=True)
+            if self._flat.shape[1] < some.shape[1]:
+                self._flat = np.empty((rows, some.shape[1], size // 2 + 1), dtype=np.complex64)
+            flat = self._flat[:, : some.shape[1]]
+            for row in range(0, rows, 4):  # not all at once: the windowed audio would take as much room again
+                flat[row : row + 4] = rfft(some[row : row + 4] * self._windows.shape, axis=-1, overwrite_x=True)
             for band, (bins, root) in enumerate(self._roots):
                 part = (flat[:, :, bins] * root).reshape(rows, -1)
                 if part.size:  # half the work of ``@``
@@ -344,9 +418,8 @@ class _OwnSpectrum:
     def _add(self, frames: Float) -> None:
         from scipy.fft import rfft
 
-        for channel, its in enumerate(frames):
-            spectra = rfft(its * self._windows.shape, axis=-1, overwrite_x=True)
-            self._sums[channel] += (spectra.real**2 + spectra.imag**2).sum(axis=0)
+        spectra = rfft(frames * self._windows.shape, axis=-1, overwrite_x=True)
+        self._sums += (spectra.real**2 + spectra.imag**2).sum(axis=1)
 
     def result(self, samples: int) -> Float:
         """(2, BANDS) mean power of both sides over so many samples; nothing can be pushed after it."""
@@ -356,15 +429,15 @@ class _OwnSpectrum:
         return np.ascontiguousarray(np.broadcast_to(powers, (2, BANDS)), dtype=np.float32)
 
 
-def _hop_spectra(signal: Float, sample_rate: int) -> Complex:
-    """(1 or 2, T, F) spectra of as many channels per 100 ms hop (sine window, 50 % overlap: energy is kept)."""
+def _hop_spectra(wide: Float, sample_rate: int) -> Complex:
+    """(1 or 2, T, F) spectra of as many channels per 100 ms hop (sine window, 50 % overlap: energy is kept), from audio
+    with what lies ``_around`` it."""
     from scipy.fft import rfft
 
     hop = round(HOP_S * sample_rate)
     size = 2 * hop
     window = np.sin(np.pi * (np.arange(size) + 0.5) / size).astype(np.float32)
-    padded = np.pad(signal, ((0, 0), (hop // 2, size)))
-    frames = np.lib.stride_tricks.sliding_window_view(padded, size, axis=1)[:, ::hop][:, : signal.shape[1] // hop]
+    frames = np.lib.stride_tricks.sliding_window_view(wide, size, axis=1)[:, ::hop]
     return np.asarray(rfft(frames * window, axis=-1, overwrite_x=True))
 
 
@@ -431,6 +504,14 @@ def _sharpen_pair(shared: Float, one: Float, other: Float, both: _HopMeter) -> N
     share /= np.maximum(share.sum(axis=1, keepdims=True), _TINY)
     sums = both.powers()[:, : real.shape[2]] - first.sum(axis=1) - second.sum(axis=1)
     real += share * (sums - real.sum(axis=1))[:, None]
+
+
+def _in_lowest_band(meter: _HopMeter) -> Float:
+    """Hop powers (2 * HOP_BANDS, T) as the meter read them, not split into bands."""
+    powers = meter.powers()
+    hops = np.zeros((2, HOP_BANDS, powers.shape[1]), dtype=np.float32)
+    hops[:, 0] = powers
+    return hops.reshape(2 * HOP_BANDS, -1)
 
 
 def _cross_powers(one: Complex, other: Complex, sample_rate: int) -> Float:

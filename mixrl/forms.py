@@ -126,7 +126,7 @@ def room_for_strips(count: int, hops: int, kept: int, points: int) -> Strips:
         np.empty((count, 2), dtype=np.float32),
         np.empty((kept, points), dtype=np.float32),
         np.empty(count, dtype=np.int64),
-        np.empty((count, THIRDS), dtype=np.float32),
+        np.zeros((count, THIRDS), dtype=np.float32),  # these are given out, those of strips never made among them
         np.empty(count, dtype=np.float32),
         np.empty((count, THIRDS), dtype=np.float32),
         np.zeros((count, PARTS)),

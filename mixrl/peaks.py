@@ -40,8 +40,10 @@ _VERSIONS = 4  # equalised, per stem; every other one of the compressed stem
 _SECTIONS = 4  # of their equalisers
 _COMPRESSED = 0.6  # how many of the stems in a random balance are
 _SLOPE, _ATTACK_S, _RELEASE_S = 0.7, 0.008, 0.12
+_PARTS = 10  # of a hop, any of which may be looked into alone
 _ROUNDING = 1.0001  # of sums in another order
-_PART_S = 0.5  # of audio that is split into bands at once
+_GAIN_EVERY = 16  # samples the rough compressor's gain changes
+_PART_S = 0.2  # of audio that is split into bands at once
 
 
 class PeakWatch:
@@ -55,17 +57,21 @@ class PeakWatch:
         tilts[0] = 1.0
         compressed = rng.random((BALANCES, stems, 1)) < _COMPRESSED
         compressed[0] = False
-        tilts = np.concatenate([tilts * ~compressed, tilts * compressed], axis=2)
-        weights = (sides[..., None] * tilts).reshape(2, BALANCES, _SIGNALS * stems)
-        self._weights = np.ascontiguousarray(weights, dtype=np.float32)
-        self._faders = np.ascontiguousarray(_faders(rng, EQUALISED, stems), dtype=np.float32)
-        self._versions = rng.integers(_VERSIONS, size=(EQUALISED, stems))  # of the stems in each of these balances
+        pressed = 6 * np.arange(stems) + 3 * compressed[..., 0]  # (BALANCES, N) the first of three bands
+        picks = (pressed[..., None] + np.arange(3)).reshape(BALANCES, -1)
+        weights = (sides[..., None] * tilts).reshape(2, BALANCES, -1)
+        self._balances = picks, np.ascontiguousarray(weights, dtype=np.float32)
+        faders = np.ascontiguousarray(_faders(rng, EQUALISED, stems), dtype=np.float32)
+        versions = rng.integers(_VERSIONS, size=(EQUALISED, stems))  # of the stems in each of these balances
+        self._equalised = versions + _VERSIONS * np.arange(stems), faders
         self._filters = _equalisers(rng, stems, sample_rate)
         self._filter_states = np.zeros((2, *self._filters.shape[:2], 2), dtype=np.float32)
-        self._states = np.zeros((stems, 2, 2))  # of the crossovers
-        self._envelopes = np.zeros((stems, 2))
+        self._states = np.zeros((stems, 4), dtype=np.float32)  # of the crossovers
+        self._envelopes = np.zeros((stems, 2), dtype=np.float32)
         self._stems, self._rate = stems, sample_rate
         self._hop = round(0.1 * sample_rate)
+        self._part = round(_PART_S * sample_rate) // self._hop * self._hop
+        self._rooms = [np.empty(2 * n * stems * self._part, dtype=np.float32) for n in (_SIGNALS, _VERSIONS)]
         self._most = np.full((BALANCES, PER_BALANCE), -1.0, dtype=np.float32)  # each balance's highest hops so far
         self._most_equalised = np.full((EQUALISED, PER_EQUALISED), -1.0, dtype=np.float32)
         self._places: list[NDArray[np.int64]] = []
@@ -74,48 +80,33 @@ class PeakWatch:
 
     def push(self, audio: Float) -> None:
         """The next (N, 2, samples), whole hops of 100 ms."""
-        part = round(_PART_S * self._rate) // self._hop * self._hop
-        levels = np.sqrt(np.mean(audio.astype(np.float64) ** 2, axis=(1, 2)))
-        times = np.array([*CROSSOVERS_HZ, 1.0 / (2.0 * np.pi * _ATTACK_S), 1.0 / (2.0 * np.pi * _RELEASE_S)])
-        rates = 1.0 - np.exp(-2.0 * np.pi * times / self._rate)
-        for start in range(0, audio.shape[2], part):
-            piece = np.ascontiguousarray(audio[:, :, start : start + part])
+        levels = np.sqrt(np.einsum("nct,nct->n", audio, audio) / (2 * audio.shape[2]))
+        slow, fast = (1.0 / (2.0 * np.pi * hz) for hz in CROSSOVERS_HZ)
+        times = np.array([slow, fast, _ATTACK_S / _GAIN_EVERY, _RELEASE_S / _GAIN_EVERY])
+        rates = (1.0 - np.exp(-1.0 / (times * self._rate))).astype(np.float32)
+        for start in range(0, audio.shape[2], self._part):
+            piece = np.ascontiguousarray(audio[:, :, start : start + self._part])
             hops = piece.shape[2] // self._hop
-            signals = _SIGNALS * self._stems + BALANCES + EQUALISED
-            places = np.zeros((signals, hops), dtype=np.int64)
-            heights = np.zeros((signals, hops), dtype=np.float32)
-            bands = np.empty((2, _SIGNALS * self._stems, piece.shape[2]), dtype=np.float32)
+            solos = _SIGNALS * self._stems
+            places = np.zeros((solos + BALANCES + EQUALISED, hops), dtype=np.int64)
+            heights = np.zeros(places.shape, dtype=np.float32)
+            bands, equalised = (
+                room[: 2 * n * self._stems * piece.shape[2]].reshape(2, n * self._stems, -1)
+                for n, room in zip((_SIGNALS, _VERSIONS), self._rooms, strict=True)
+            )
             _split(piece, rates, levels, self._states, self._envelopes, bands)
-            equalised = np.empty((2, _VERSIONS * self._stems, piece.shape[2]), dtype=np.float32)
             _equalise(bands, self._filters, self._filter_states, self._hop, equalised)
             _solo_peaks(bands, _TILTS, self._hop, places, heights)
-            row = _SIGNALS * self._stems
-            self._mix_peaks(bands, places[row:], heights[row:])
-            row += BALANCES
-            highest = _hop_maxima(equalised, self._hop)
-            _equalised_peaks(
-                equalised, highest, self._faders, self._versions, self._hop, self._most_equalised, places[row:],
-                heights[row:],
-            )  # fmt: skip
+            for signals, (picks, weights), steady, most, row in (
+                (bands, self._balances, STEADY, self._most, solos),
+                (equalised, self._equalised, 0, self._most_equalised, solos + BALANCES),
+            ):
+                highest = _part_maxima(signals, self._hop)
+                its = places[row:], heights[row:]
+                _mix_peaks(signals, highest, picks, weights, steady, self._hop, most, *its)
             self._places.append(places + self._at)
             self._heights.append(heights)
             self._at += piece.shape[2]
-
-    def _mix_peaks(self, bands: Float, places: NDArray[np.int64], heights: Float) -> None:
-        """Each balance's highest point per hop, into the first rows; 0 where it cannot be among those that count: no
-        mix is higher than its stems' peaks together."""
-        bound = (np.abs(self._weights) @ _hop_maxima(bands, self._hop)).max(axis=0) * _ROUNDING
-        for hop in range(places.shape[1]):
-            least = self._most.min(axis=1)
-            least[:STEADY] = -1.0
-            rows = np.flatnonzero(bound[:, hop] > least)
-            span = slice(hop * self._hop, (hop + 1) * self._hop)
-            left, right = (self._weights[side, rows] @ bands[side, :, span] for side in range(2))
-            found = np.zeros((2, len(rows)))
-            _mix_peaks(left, right, found)
-            places[rows, hop], heights[rows, hop] = found[0] + hop * self._hop, found[1]
-            lowest = self._most[rows].argmin(axis=1)
-            self._most[rows, lowest] = np.maximum(self._most[rows, lowest], heights[rows, hop])
 
     def places(self) -> NDArray[np.int64]:
         """(M,) samples, in order."""
@@ -191,33 +182,50 @@ def _filters(sample_rate: int) -> Float:
     return np.ascontiguousarray(np.concatenate([spectra.real, -spectra.imag], axis=1), dtype=np.float32)
 
 
-@compiled
+@summing
 def _split(audio, rates, levels, states, envelopes, bands):  # type: ignore[no-untyped-def]
     """audio (N, 2, n) -> bands (2, 6 N, n): low, middle, high by one-pole filters, which sum to the audio, then the
-    same compressed. levels (N,): RMS; states (N, 2, 2) and envelopes (N, 2) carry over from call to call."""
+    same compressed, by a gain that is worked out every few samples. levels (N,): RMS; rates: of the crossovers, of a
+    sample, and of attack and release, of ``_GAIN_EVERY``; states (N, 4) and envelopes (N, 2) carry over from call to
+    call."""
+    slow, fast, attack, release = rates
+    rest, one = np.float32(1e-20), np.float32(1.0)
+    slow_keeps, fast_keeps = one - slow, one - fast
     for stem in range(audio.shape[0]):
-        held, smooth = envelopes[stem, 0], envelopes[stem, 1]
-        for n in range(audio.shape[2]):
-            loudest = max(abs(audio[stem, 0, n]), abs(audio[stem, 1, n]))
-            held = max(loudest, held - rates[3] * held)
-            smooth += rates[2] * (held - smooth)
-            gain = 1.0
-            if smooth > levels[stem]:
-                gain = (levels[stem] / smooth) ** _SLOPE
+        held, smooth = envelopes[stem]
+        low, lower, other_low, other_lower = states[stem]
+        left, right = audio[stem, 0], audio[stem, 1]
+        first = 6 * stem
+        for start in range(0, left.shape[0], _GAIN_EVERY):
+            stop = min(start + _GAIN_EVERY, left.shape[0])
+            gain = (levels[stem] / smooth) ** np.float32(_SLOPE) if smooth > levels[stem] else one
+            loudest = np.float32(0.0)
+            for n in range(start, stop):
+                loudest = max(loudest, abs(left[n]), abs(right[n]))
+            held = max(loudest, held - release * held, rest)  # no silence decays into subnormal numbers
+            smooth = max(smooth + attack * (held - smooth), rest)
+            low, lower = low if abs(low) > rest else rest, lower if abs(lower) > rest else rest
+            other_low = other_low if abs(other_low) > rest else rest
+            other_lower = other_lower if abs(other_lower) > rest else rest
+            for n in range(start, stop):
+                low = slow_keeps * low + slow * left[n]
+                other_low = slow_keeps * other_low + slow * right[n]
+                lower = fast_keeps * lower + fast * left[n]
+                other_lower = fast_keeps * other_lower + fast * right[n]
+                bands[0, first, n], bands[1, first, n] = low, other_low
+                bands[0, first + 1, n], bands[1, first + 1, n] = lower, other_lower
             for side in range(2):
-                x = audio[stem, side, n]
-                low = states[stem, side, 0] + rates[0] * (x - states[stem, side, 0])
-                lower = states[stem, side, 1] + rates[1] * (x - states[stem, side, 1])
-                states[stem, side, 0] = low if abs(low) > 1e-30 else 0.0
-                states[stem, side, 1] = lower if abs(lower) > 1e-30 else 0.0
-                row = 6 * stem
-                bands[side, row, n] = low
-                bands[side, row + 1, n] = lower - low
-                bands[side, row + 2, n] = x - lower
+                lows, middles, highs = bands[side, first], bands[side, first + 1], bands[side, first + 2]
+                its = audio[stem, side]
+                for n in range(start, stop):
+                    highs[n] = its[n] - middles[n]
+                    middles[n] -= lows[n]
                 for k in range(3):
-                    bands[side, row + 3 + k, n] = gain * bands[side, row + k, n]
-        envelopes[stem, 0] = held if held > 1e-30 else 0.0
-        envelopes[stem, 1] = smooth if smooth > 1e-30 else 0.0
+                    dry, wet = bands[side, first + k], bands[side, first + 3 + k]
+                    for n in range(start, stop):
+                        wet[n] = gain * dry[n]
+        envelopes[stem, 0], envelopes[stem, 1] = held, smooth
+        states[stem, 0], states[stem, 1], states[stem, 2], states[stem, 3] = low, lower, other_low, other_lower
 
 
 @summing
@@ -268,17 +276,19 @@ def _equalise(bands, filters, states, hop, equalised):  # type: ignore[no-untype
 
 
 @compiled
-def _hop_maxima(signals, hop):  # type: ignore[no-untyped-def]
-    """(2, K, hops) the highest magnitude of signals (2, K, n) in each hop."""
-    found = np.zeros((signals.shape[0], signals.shape[1], signals.shape[2] // hop), dtype=np.float32)
+def _part_maxima(signals, hop):  # type: ignore[no-untyped-def]
+    """(2, K, hops * _PARTS) the highest magnitude of signals (2, K, n) in each part of a hop."""
+    hops = signals.shape[2] // hop
+    found = np.zeros((signals.shape[0], signals.shape[1], hops * _PARTS), dtype=np.float32)
     for side in range(found.shape[0]):
         for row in range(found.shape[1]):
-            for h in range(found.shape[2]):
-                best = np.int32(0)
-                part = signals[side, row, h * hop : (h + 1) * hop]
-                for n in range(hop):
-                    best = max(best, bits_of(abs(part[n])))
-                found[side, row, h] = number_of(best)
+            for h in range(hops):
+                for p in range(_PARTS):
+                    best = np.int32(0)
+                    part = signals[side, row, h * hop + p * hop // _PARTS : h * hop + (p + 1) * hop // _PARTS]
+                    for n in range(part.shape[0]):
+                        best = max(best, bits_of(abs(part[n])))
+                    found[side, row, h * _PARTS + p] = number_of(best)
     return found
 
 
@@ -317,48 +327,57 @@ def _solo_peaks(bands, tilts, hop, places, heights):  # type: ignore[no-untyped-
                 heights[3 * signal + tilt, h] = best
 
 
-@compiled
-def _mix_peaks(left, right, found):  # type: ignore[no-untyped-def]
-    """The place and height of each mix's highest point, found (2, mixes), from both sides (mixes, n)."""
-    values = np.empty(left.shape[1], dtype=np.float32)
-    for row in range(left.shape[0]):
-        for n in range(left.shape[1]):
-            one, other = abs(left[row, n]), abs(right[row, n])
-            values[n] = one if one > other else other
-        found[1, row], found[0, row] = _highest(values)
-
-
 @summing
-def _equalised_peaks(equalised, highest, faders, versions, hop, most, places, heights):  # type: ignore[no-untyped-def]
-    """The same for balances of equalised stems (2, _VERSIONS N, n), each of which takes one version of a stem, per hop:
-    faders (2, EQUALISED, N), versions (EQUALISED, N). highest (2, _VERSIONS N, hops): peaks of the stems; most
-    (EQUALISED, PER_EQUALISED): of each balance so far. A hop at a time, so that the stems stay in the processor's
-    cache; 0 where a hop cannot be among a balance's highest."""
-    mix, values = np.empty(hop, dtype=np.float32), np.empty(hop, dtype=np.float32)
+def _mix_peaks(  # type: ignore[no-untyped-def]
+    signals, highest, picks, weights, steady, hop, most, places, heights
+):
+    """Each balance's highest point per hop, over both sides, into the first rows of places and heights (rows, hops).
+
+    signals (2, K, n), of which a balance adds up some: picks (rows, P) which, weights (2, rows, P). highest: what
+    ``_part_maxima`` found of the signals; most (rows, M): each balance's highest hops so far. No mix is higher than its
+    signals' peaks together, so of a hop only those parts are mixed that may be the highest of it, and among the highest
+    of all: 0 is left where none may be. The first ``steady`` balances are looked up in every hop.
+    """
+    longest = hop // _PARTS + 1
+    mix, values = np.empty(longest, dtype=np.float32), np.empty(longest, dtype=np.float32)
+    bounds, side_bounds = np.empty(_PARTS, dtype=np.float32), np.empty(_PARTS, dtype=np.float32)
     for h in range(places.shape[1]):
-        for row in range(versions.shape[0]):
-            bound = 0.0
+        for row in range(picks.shape[0]):
+            bounds[:] = np.float32(0.0)
             for side in range(2):
-                total = 0.0
-                for stem in range(versions.shape[1]):
-                    at = _VERSIONS * stem + versions[row, stem]
-                    total += abs(faders[side, row, stem]) * highest[side, at, h]
-                bound = max(bound, total)
+                side_bounds[:] = np.float32(0.0)
+                for k in range(picks.shape[1]):
+                    peaks = highest[side, picks[row, k]][h * _PARTS : (h + 1) * _PARTS]
+                    gain = abs(weights[side, row, k]) * np.float32(_ROUNDING)
+                    for p in range(_PARTS):
+                        side_bounds[p] += gain * peaks[p]
+                for p in range(_PARTS):
+                    bounds[p] = max(bounds[p], side_bounds[p])
             lowest = most[row].argmin()
-            if bound * _ROUNDING <= most[row, lowest]:
-                continue
-            for n in range(hop):
-                values[n] = np.float32(0.0)
-            for side in range(2):
-                for n in range(hop):
-                    mix[n] = np.float32(0.0)
-                for stem in range(versions.shape[1]):
-                    audio = equalised[side, _VERSIONS * stem + versions[row, stem]][h * hop : (h + 1) * hop]
-                    gain = faders[side, row, stem]
-                    for n in range(hop):
-                        mix[n] += gain * audio[n]
-                for n in range(hop):
-                    values[n] = max(abs(mix[n]), values[n])
-            heights[row, h], place = _highest(values)
-            places[row, h] = h * hop + place
-            most[row, lowest] = max(most[row, lowest], heights[row, h])
+            best, least = np.float32(0.0), np.float32(-1.0)
+            if row >= steady:
+                least = most[row, lowest]
+            for _ in range(_PARTS):
+                part = bounds.argmax()
+                if bounds[part] <= max(best, least):
+                    break
+                bounds[part] = np.float32(-1.0)
+                first, last = h * hop + part * hop // _PARTS, h * hop + (part + 1) * hop // _PARTS
+                length = last - first
+                for n in range(length):
+                    values[n] = np.float32(0.0)
+                for side in range(2):
+                    for n in range(length):
+                        mix[n] = np.float32(0.0)
+                    for k in range(picks.shape[1]):
+                        audio, gain = signals[side, picks[row, k]][first:last], weights[side, row, k]
+                        for n in range(length):
+                            mix[n] += gain * audio[n]
+                    for n in range(length):
+                        values[n] = max(abs(mix[n]), values[n])
+                height, place = _highest(values[:length])
+                if height > best:
+                    best = height
+                    places[row, h] = first + place
+            heights[row, h] = best
+            most[row, lowest] = max(most[row, lowest], best)

@@ -14,7 +14,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from mixrl.analysis import analyse
+from mixrl.analysis import analyse_sum
 from mixrl.audio import TemporaryAudio, read
 from mixrl.limiter import Limiter
 from mixrl.measures import SILENCE_DB, Measures, decibels
@@ -40,9 +40,9 @@ class Rendered:
             mix, measured = self.mix(settings), predicted
         else:
             strips = self._strips(settings)
-            made = Scene(
-                self.scene.facts, analyse([reader(s.source()) for s in strips], rate, self.session.frames, peaks=False)
-            )
+            readers = [reader(strip.source()) for strip in strips]
+            pairs = self.scene.analysis.pairs
+            made = Scene(self.scene.facts, analyse_sum(readers, rate, self.session.frames, pairs))
             mix, measured = _summed(strips), made.measures(made.neutral())
         meter = Meter(rate, 2, spectrum=False)
         meter.push(mix)

@@ -618,6 +618,7 @@ def reader(source: Source) -> Reader:
 
     def at(start: int, stop: int) -> Float:
         inside = read(source, min(start, source.frames), min(stop, source.frames))
-        return np.pad(inside, ((0, 0), (0, stop - start - inside.shape[1])))
+        missing = stop - start - inside.shape[1]
+        return np.pad(inside, ((0, 0), (0, missing))) if missing else inside
 
     return at

@@ -9,7 +9,17 @@ import numpy as np
 import pytest
 from conftest import RATE, band_noise, small_stems, third_octaves
 
-from mixrl.analysis import BANDS, HOP_BANDS, HOP_STARTS, SUBBANDS, analyse, analyse_variant, band_centres, band_edges
+from mixrl.analysis import (
+    BANDS,
+    HOP_BANDS,
+    HOP_STARTS,
+    SUBBANDS,
+    analyse,
+    analyse_sum,
+    analyse_variant,
+    band_centres,
+    band_edges,
+)
 from mixrl.measures import CENTRES_HZ, EDGES_HZ, decibels, gate
 from mixrl.meters import gated_loudness, hop_powers, k_weighting_power
 from mixrl.peaks import OCTAVES
@@ -201,10 +211,10 @@ def test_a_variant_that_is_the_stem_itself_has_its_spectra(stems, analysis):
 
 
 def test_a_song_longer_than_a_piece_is_read_to_its_end(stems):
-    """12.34 s: two pieces, the last of which ends inside a hop."""
+    """12.34 s: the last piece ends inside a hop."""
     long = [np.tile(np.atleast_2d(a), (1, 3))[:, : round(12.34 * RATE)] for a in stems]
     found = analyse(readers(long), RATE, long[0].shape[1])
-    assert len(found.pieces) == 5
+    assert len(found.pieces) == 13
     assert found.hops == 124
     for audio, spectra in zip(long[:-1], found.stems, strict=False):
         power = (np.broadcast_to(audio, (2, audio.shape[1])).astype(np.float64) ** 2).mean(axis=1)
@@ -218,7 +228,7 @@ def test_pieces_are_not_cut():
     time = np.arange(length) / RATE
     bass = (0.5 * np.sin(2 * np.pi * 50.0 * time) * np.sin(np.pi * np.arange(length) / length)).astype(np.float32)
     found = analyse(readers([bass]), RATE, length)
-    assert len(found.pieces) == 9
+    assert len(found.pieces) == 25
     power = found.stems[0].own.sum(axis=0).reshape(-1, SUBBANDS).sum(axis=1)
     assert decibels(power[CENTRES_HZ > 500.0].max()) < decibels(power.max()) - 90.0
 
@@ -232,11 +242,22 @@ def test_the_same_audio_gives_the_same_analysis(stems, analysis):
             np.testing.assert_array_equal(getattr(one, field.name), getattr(other, field.name))
 
 
-def test_peaks_can_be_left_out(stems, analysis):
-    """For audio that is only metered: everything else is the same."""
-    found = analyse(readers(stems), RATE, 6 * RATE, peaks=False)
+def test_what_is_only_metered_takes_no_more(stems, analysis):
+    """No places, hops not split into bands; everything that the sum's measures need is the same."""
+    found = analyse_sum(readers(stems), RATE, 6 * RATE, analysis.pairs)
     assert found.places.tolist() == [0]
+    assert found.hops == analysis.hops
     np.testing.assert_array_equal(found.cross, analysis.cross)
     for one, other in zip(found.stems, analysis.stems, strict=True):
-        np.testing.assert_array_equal(one.hops, other.hops)
+        np.testing.assert_allclose(one.hops.sum(axis=0), other.hops.sum(axis=0), rtol=1e-5, atol=1e-12)
+        np.testing.assert_array_equal(one.own, other.own)
         assert one.instants.shape == (2 * OCTAVES, 2)
+
+
+def test_windows_reach_over_the_ends_of_pieces(stems, analysis):
+    """What is read at once shows nowhere: a click just after the end of a piece is in the hop before, too."""
+    audio = np.zeros((1, 3 * RATE), dtype=np.float32)
+    audio[0, RATE + 100] = 1.0
+    hops = analyse(readers([audio]), RATE, 3 * RATE).stems[0].hops
+    later = analyse(readers([np.roll(audio, RATE // 2)]), RATE, 3 * RATE).stems[0].hops
+    np.testing.assert_allclose(np.roll(hops, 5, axis=1), later, rtol=1e-3, atol=1e-9)

@@ -58,6 +58,30 @@ def test_looking_only_where_peaks_can_be_finds_the_same_places(seed):
     np.testing.assert_array_equal(watch.places(), everywhere.places())
 
 
+def test_the_highest_points_of_balances_are_those_of_the_mixes():
+    """Against mixes that are made whole; only those among each balance's highest have to be found."""
+    rng = np.random.default_rng(3)
+    hop, rows, most = 1234, 20, 3
+    signals = rng.standard_normal((2, 9, 12 * hop)).astype(np.float32)
+    signals *= np.repeat(rng.uniform(0.0, 1.0, (9, 24)), hop // 2, axis=1).astype(np.float32)
+    picks, weights = rng.integers(9, size=(rows, 4)), rng.standard_normal((2, rows, 4)).astype(np.float32)
+    mixes = np.abs(np.einsum("srk,srkn->srn", weights, signals[:, picks])).max(axis=0).reshape(rows, 12, hop)
+    places, heights = np.zeros((rows, 12), dtype=np.int64), np.zeros((rows, 12), dtype=np.float32)
+    kept = np.full((rows, most), -1.0, dtype=np.float32)
+    highest = peaks._part_maxima(signals, hop)
+    each = highest.reshape(2, 9, 12, -1).max(axis=3)
+    np.testing.assert_array_equal(each, np.abs(signals).reshape(2, 9, 12, hop).max(axis=3))
+    peaks._mix_peaks(signals, highest, picks, weights, 2, hop, kept, places, heights)
+    real = mixes.max(axis=2)
+    np.testing.assert_allclose(heights[:2], real[:2], rtol=1e-5)  # looked up in every hop
+    np.testing.assert_array_equal(places[:2], mixes[:2].argmax(axis=2) + hop * np.arange(12))
+    for row in range(2, rows):
+        top = np.argsort(-real[row])[:most]
+        np.testing.assert_allclose(heights[row, top], real[row, top], rtol=1e-5)
+        np.testing.assert_array_equal(places[row, top], mixes[row, top].argmax(axis=1) + hop * top)
+    assert (heights[2:] == 0.0).any()
+
+
 def test_places_are_in_order_inside_and_few(stems):
     audio = stacked(stems)
     places = watched(audio)
