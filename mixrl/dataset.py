@@ -247,9 +247,9 @@ def _from_stems(path: Path) -> _Material:
     session = load_session(path)
     whole: tuple[tuple[float, float], ...] = ((0.0, session.duration_s),)
     if session.duration_s > WHOLE_S:
-        pieces = choose(active_seconds([stem.activity for stem in session.stems]), session.duration_s)
+        pieces = choose(active_seconds([stem.activity for stem in session.stems]), session.duration_s, least_s=0)
         whole = tuple((float(start), min(float(stop), session.duration_s)) for start, stop in pieces)
-    part = excerpt(session)
+    part = excerpt(session, least_s=0)  # it is a song to learn from, and need not stand for the whole of it
     stems = tuple((stem.name, part.source(stem)) for stem in part.stems)
     return _Material(path.name, stems, whole, ("excerpt in which most stems play",), session.warnings)
 

@@ -14,6 +14,7 @@ from mixrl.session import Session
 
 MAIN_S = 20
 EXTRA_S = 5
+LEAST_S = 30
 WHOLE_S = 40  # shorter sessions are taken whole
 MOST_S = 60
 ENOUGH_S = 3  # a stem heard for this long needs no extra piece
@@ -26,12 +27,13 @@ def active_seconds(activity: Sequence[NDArray[np.floating]]) -> NDArray[np.bool_
     return power > np.maximum(power.max(axis=1, keepdims=True) * 10.0 ** (ACTIVE_DB / 10.0), 1e-10)
 
 
-def choose(active: NDArray[np.bool_], seconds: float) -> tuple[tuple[int, int], ...]:
+def choose(active: NDArray[np.bool_], seconds: float, least_s: int = LEAST_S) -> tuple[tuple[int, int], ...]:
     """Pieces (start, stop) in whole seconds, in order and apart, that stand for a session.
 
     active: (N, S) from ``active_seconds``. Sessions up to ``WHOLE_S`` are taken whole. Otherwise the ``MAIN_S`` seconds
     in which the most stems play, then pieces of ``EXTRA_S`` that hold the most stems not yet heard for ``ENOUGH_S``,
-    until all are heard or ``MOST_S`` is reached.
+    until all are heard or ``MOST_S`` is reached; then, up to ``least_s``, such pieces of the longest stretches unheard
+    in which the most stems play, for they may sound otherwise there.
     """
     total = active.shape[1]
     if seconds <= WHOLE_S:
@@ -43,25 +45,42 @@ def choose(active: NDArray[np.bool_], seconds: float) -> tuple[tuple[int, int], 
     while taken.sum() + EXTRA_S <= MOST_S:
         heard = (active & taken).sum(axis=1)
         missing = np.flatnonzero((heard < ENOUGH_S) & (active & ~taken).any(axis=1))
-        if not len(missing):
+        if len(missing):
+            at = int(_sums((active[missing] & ~taken).sum(axis=0)).argmax())
+        elif taken.sum() + EXTRA_S <= least_s:
+            start, stop = max(_runs(~taken), key=lambda run: run[1] - run[0])
+            if stop - start < EXTRA_S:
+                break
+            sums = _sums(active[:, start:stop].sum(axis=0))
+            best = np.flatnonzero(sums == sums.max())
+            at = start + int(best[np.abs(2 * best - (len(sums) - 1)).argmin()])  # nearest the middle
+        else:
             break
-        fresh = active[missing] & ~taken
-        gain = np.concatenate([np.zeros((len(missing), 1)), np.cumsum(fresh, axis=1)], axis=1)
-        value = (gain[:, EXTRA_S:] - gain[:, :-EXTRA_S]).sum(axis=0)
-        at = int(value.argmax())
         taken[at : at + EXTRA_S] = True
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], taken.astype(int), [0]])))
-    return tuple((int(a), int(b)) for a, b in edges.reshape(-1, 2))
+    return tuple(_runs(taken))
 
 
-def excerpt(session: Session) -> Session:
-    """The part of a session that stands for it, as a session of its own; a short one is returned as it is.
+def _sums(values: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Of the ``EXTRA_S`` from each second on."""
+    sums = np.concatenate([[0], np.cumsum(values)])
+    return np.asarray(sums[EXTRA_S:] - sums[:-EXTRA_S])
+
+
+def _runs(chosen: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """(start, stop) of each stretch of True."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], chosen.astype(int), [0]])))
+    return [(int(a), int(b)) for a, b in edges.reshape(-1, 2)]
+
+
+def excerpt(session: Session, least_s: int = LEAST_S) -> Session:
+    """The part of a session that stands for it, as a session of its own; a short one is returned as it is. least_s: as
+    for ``choose``.
 
     Planning listens to this, so its time, memory and temporary files do not grow with the length of the song.
     """
     if session.duration_s <= WHOLE_S:
         return session
-    return _cut(session, choose(active_seconds([stem.activity for stem in session.stems]), session.duration_s))
+    return _cut(session, choose(active_seconds([stem.activity for stem in session.stems]), session.duration_s, least_s))
 
 
 def busiest(session: Session, seconds: int) -> Session:

@@ -206,6 +206,7 @@ class Mixer:
         from mixrl.scene import Scene
         from mixrl.sound_roles import guessed
         from mixrl.tempo import session_tempo
+        from mixrl.whole import whole
 
         locked = _locked(session, (*self.locked, *session.wishes.locked))
         warnings = list(session.warnings)
@@ -224,6 +225,9 @@ class Mixer:
             tempo_ratios=ratios,
             tempo_weights=weights,
         )
+        if heard.frames < session.frames:  # the song is to be at the target: its excerpt will be above
+            above = whole(session, heard, as_named, as_named.neutral()).louder_lu
+            as_named = as_named.with_facts(replace(as_named.facts, target_lufs=as_named.facts.target_lufs + above))
         scene = informed(guessed(as_named))
         neutral = scene.neutral()
         settings, moves = self._act(scene, locked, progress)
@@ -233,6 +237,7 @@ class Mixer:
         rules = _keep_locked(self._blended(rules), neutral, locked)
         proposals = {NO_CHANGE: neutral, RULE_MIX: rules, DQN: settings}
         rendered = Rendered(heard, scene)
+        master = MasterSettings(ceiling_dbtp=self.ceiling, target_lufs=self.target)
         candidates = []
         for index, (name, proposal) in enumerate(proposals.items()):
             progress("comparing", index / len(proposals))
@@ -241,7 +246,7 @@ class Mixer:
             predicted = float(score(scene.measures(proposal), scene.facts))
             scored = float(score(measures, scene.facts))
             risk = balance_risk(scene.facts, measures.stem_lufs)
-            candidates.append(Candidate(name, proposal, scored, predicted, found, risk))
+            candidates.append(Candidate(name, replace(proposal, master=master), scored, predicted, found, risk))
         progress("comparing", 1.0)
         running = candidates
         if self.bpm is not None:  # a tempo that was asked for goes before
@@ -250,10 +255,9 @@ class Mixer:
         winner = running[winner_of([c.balance_db for c in running], [c.score for c in running])]
         if ratios and self.bpm is not None:
             warnings += _tempo_missed(winner.settings, ratios, self.bpm, locked, self.strength)
-        master = MasterSettings(ceiling_dbtp=self.ceiling, target_lufs=self.target)
         return Mix(
             session=session,
-            settings=replace(winner.settings, master=master),
+            settings=winner.settings,
             winner=winner.name,
             moves=moves if winner.name == DQN else (),
             candidates=tuple(candidates),

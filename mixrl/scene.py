@@ -233,6 +233,8 @@ class Scene:
         """The same stems with other facts of them: same names and activity. The two must not be used at once."""
         scene = copy(self)
         scene.facts = facts
+        scene._ears = self._ears._replace(levels=np.array([facts.target_lufs, facts.ceiling_dbtp]))
+        scene._heard = (*self._heard[:2], scene._ears)
         scene.yardstick = yardstick(facts)
         scene._group_of = np.array([facts.groups.index(member) for member in facts.members], dtype=np.int64)
         scene._sizes = np.bincount(scene._group_of, minlength=len(facts.groups))

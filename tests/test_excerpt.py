@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mixrl.excerpt import ENOUGH_S, MAIN_S, MOST_S, active_seconds, busiest, choose, excerpt
+from mixrl.excerpt import ENOUGH_S, LEAST_S, MAIN_S, MOST_S, active_seconds, busiest, choose, excerpt
 from mixrl.session import Session
 
 
@@ -23,7 +23,7 @@ def test_the_main_piece_is_where_the_most_stems_play():
     active = np.zeros((4, 200), dtype=bool)
     active[0] = True
     active[1:, 120:145] = True
-    ((start, stop),) = choose(active, 200.0)
+    ((start, stop),) = choose(active, 200.0, least_s=0)
     assert stop - start == MAIN_S
     assert 120 <= start <= 125
 
@@ -32,10 +32,19 @@ def test_a_stem_that_rests_there_gets_a_piece_of_its_own():
     active = np.ones((3, 200), dtype=bool)
     active[2] = False
     active[2, 180:190] = True
-    pieces = choose(active, 200.0)
+    pieces = choose(active, 200.0, least_s=0)
     assert sum(stop - start for start, stop in pieces) < 30
     heard = sum(int(active[2, start:stop].sum()) for start, stop in pieces)
     assert heard >= ENOUGH_S
+
+
+def test_what_is_heard_of_few_stems_comes_from_more_than_one_place():
+    active = np.ones((2, 200), dtype=bool)
+    active[1, 10:40] = False
+    pieces = choose(active, 200.0)
+    assert sum(stop - start for start, stop in pieces) == LEAST_S
+    assert len(pieces) == 3
+    assert sum(int(active[1, start:stop].sum()) for start, stop in pieces) == LEAST_S  # where both play
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -69,8 +78,8 @@ def test_an_excerpt_holds_the_samples_of_its_pieces():
     second[:, rate * 80 : rate * 90] = rng.uniform(-0.5, 0.5, (2, rate * 10))
     first[rate * 30 :] = 0.0
     session = Session.from_arrays({"first": first, "second": second}, rate)
-    part = excerpt(session)
-    pieces = choose(active_seconds([stem.activity for stem in session.stems]), session.duration_s)
+    part = excerpt(session, least_s=0)
+    pieces = choose(active_seconds([stem.activity for stem in session.stems]), session.duration_s, least_s=0)
     assert len(pieces) == 2
     assert part.names == session.names
     assert part.frames == sum(stop - start for start, stop in pieces) * rate
