@@ -338,46 +338,56 @@ def _mix_peaks(  # type: ignore[no-untyped-def]
     signals' peaks together, so of a hop only those parts are mixed that may be the highest of it, and among the highest
     of all: 0 is left where none may be. The first ``steady`` balances are looked up in every hop.
     """
-    longest = hop // _PARTS + 1
+    longest, rows = hop // _PARTS + 1, picks.shape[0]
     mix, values = np.empty(longest, dtype=np.float32), np.empty(longest, dtype=np.float32)
-    bounds, side_bounds = np.empty(_PARTS, dtype=np.float32), np.empty(_PARTS, dtype=np.float32)
+    bounds, sums = np.empty((_PARTS, rows), dtype=np.float32), np.empty((2, _PARTS), dtype=np.float32)
+    totals = np.empty(_PARTS, dtype=np.float32)
+    fours = picks.shape[1] // 4 * 4
     for h in range(places.shape[1]):
-        for row in range(picks.shape[0]):
-            bounds[:] = np.float32(0.0)
+        for row in range(rows):
+            sums[:] = np.float32(0.0)
             for side in range(2):
-                side_bounds[:] = np.float32(0.0)
                 for k in range(picks.shape[1]):
-                    peaks = highest[side, picks[row, k]][h * _PARTS : (h + 1) * _PARTS]
                     gain = abs(weights[side, row, k]) * np.float32(_ROUNDING)
-                    for p in range(_PARTS):
-                        side_bounds[p] += gain * peaks[p]
-                for p in range(_PARTS):
-                    bounds[p] = max(bounds[p], side_bounds[p])
-            lowest = most[row].argmin()
-            best, least = np.float32(0.0), np.float32(-1.0)
-            if row >= steady:
-                least = most[row, lowest]
-            for _ in range(_PARTS):
-                part = bounds.argmax()
-                if bounds[part] <= max(best, least):
-                    break
-                bounds[part] = np.float32(-1.0)
-                first, last = h * hop + part * hop // _PARTS, h * hop + (part + 1) * hop // _PARTS
-                length = last - first
+                    for number in range(_PARTS):
+                        sums[side, number] += gain * highest[side, picks[row, k], h * _PARTS + number]
+            for number in range(_PARTS):
+                bounds[number, row] = max(sums[0, number], sums[1, number])
+            heights[row, h] = np.float32(0.0)
+        for number in range(_PARTS):
+            totals[number] = bounds[number].sum()
+        for _ in range(_PARTS):
+            part = totals.argmax()  # where most are high, first; all rows at once, while the audio is in the cache
+            totals[part] = np.float32(-1.0)
+            first, last = h * hop + part * hop // _PARTS, h * hop + (part + 1) * hop // _PARTS
+            length = last - first
+            for row in range(rows):
+                least = np.float32(-1.0)
+                if row >= steady:
+                    least = most[row].min()
+                if bounds[part, row] <= max(heights[row, h], least):
+                    continue
                 for n in range(length):
                     values[n] = np.float32(0.0)
                 for side in range(2):
                     for n in range(length):
                         mix[n] = np.float32(0.0)
-                    for k in range(picks.shape[1]):
-                        audio, gain = signals[side, picks[row, k]][first:last], weights[side, row, k]
+                    for k in range(0, fours, 4):  # four at a time, or most of the time goes by writing the sum
+                        its = signals[side]
+                        a, b = its[picks[row, k]][first:last], its[picks[row, k + 1]][first:last]
+                        c, d = its[picks[row, k + 2]][first:last], its[picks[row, k + 3]][first:last]
+                        p, q, r, s = weights[side, row, k : k + 4]
                         for n in range(length):
-                            mix[n] += gain * audio[n]
+                            mix[n] += (p * a[n] + q * b[n]) + (r * c[n] + s * d[n])
+                    for k in range(fours, picks.shape[1]):
+                        a, p = signals[side, picks[row, k]][first:last], weights[side, row, k]
+                        for n in range(length):
+                            mix[n] += p * a[n]
                     for n in range(length):
                         values[n] = max(abs(mix[n]), values[n])
                 height, place = _highest(values[:length])
-                if height > best:
-                    best = height
-                    places[row, h] = first + place
-            heights[row, h] = best
-            most[row, lowest] = max(most[row, lowest], best)
+                if height > heights[row, h]:
+                    heights[row, h], places[row, h] = height, first + place
+        for row in range(rows):
+            lowest = most[row].argmin()
+            most[row, lowest] = max(most[row, lowest], heights[row, h])
