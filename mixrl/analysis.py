@@ -20,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -379,11 +380,18 @@ def _k_bands(bins: int, sample_rate: int) -> tuple[NDArray[np.int64], Float]:
     return starts, (k_weighting_power(freqs, sample_rate) * 4.0 / size**2).astype(np.float32)
 
 
+def _band_sums(bins: NDArray[Any], starts: NDArray[np.int64]) -> NDArray[Any]:
+    """(1 or 2, HOP_BANDS, T) sums of (1 or 2, T, F) over the bins of each band."""
+    if starts[-1] >= bins.shape[2]:  # at low rates the highest bands begin behind the last bin: nothing is there
+        bins = np.pad(bins, ((0, 0), (0, 0), (0, 1)))
+    return np.moveaxis(np.add.reduceat(bins, starts, axis=2), 2, 1)
+
+
 def _hop_powers(spectra: Complex, sample_rate: int) -> Float:
     """(2 * HOP_BANDS, T) K-weighted power per hop and band, left channel first."""
     starts, weights = _k_bands(spectra.shape[2], sample_rate)
     power = (spectra.real**2 + spectra.imag**2) * weights
-    bands = np.moveaxis(np.add.reduceat(power, starts, axis=2), 2, 1)  # (1 or 2, HOP_BANDS, T)
+    bands = _band_sums(power, starts)  # (1 or 2, HOP_BANDS, T)
     both = np.broadcast_to(bands, (2, *bands.shape[1:]))
     return np.ascontiguousarray(both.reshape(2 * HOP_BANDS, -1), dtype=np.float32)
 
@@ -436,7 +444,7 @@ def _sharpen_pair(shared: Float, one: Float, other: Float, both: _HopMeter) -> N
 def _cross_powers(one: Complex, other: Complex, sample_rate: int) -> Float:
     """(4 * HOP_BANDS, T) twice the cross-power of two stems per hop: real, minus imaginary, per channel."""
     starts, weights = _k_bands(one.shape[2], sample_rate)
-    bands = np.moveaxis(np.add.reduceat(2.0 * one * other.conj() * weights, starts, axis=2), 2, 1)
+    bands = _band_sums(2.0 * one * other.conj() * weights, starts)
     bands = np.broadcast_to(bands, (2, *bands.shape[1:]))  # (2, HOP_BANDS, T)
     parts = [bands[0].real, -bands[0].imag, bands[1].real, -bands[1].imag]
     return np.concatenate(parts).astype(np.float32)
