@@ -411,19 +411,21 @@ class _HopMeter:
         for meter, channel in zip(self._meters, block, strict=False):
             meter.push(channel[None])
 
-    def powers(self) -> NDArray[np.float64]:
-        """(2, T)"""
+    def powers(self, count: int) -> NDArray[np.float64]:
+        """(2, T) for ``count`` hops of the analysis. The meter's own last exactly 100 ms, which at 11025 Hz is no whole
+        number of samples: taken is the one that plays in the middle of each hop."""
         for meter in self._meters[: self._channels]:
             meter.result()  # what is left of the last second
         found = [0.5 * meter.hop_powers() for meter in self._meters[: self._channels]]  # the meter doubles mono
-        return np.stack([found[0], found[-1]])
+        middles = (np.arange(count) + 0.5) * round(HOP_S * self.sample_rate) * 10 / self.sample_rate
+        return np.stack([found[0], found[-1]])[:, np.minimum(middles.astype(np.int64), len(found[0]) - 1)]
 
 
 def _sharpened(hops: Float, meter: _HopMeter) -> Float:
     """Hop powers (2 * HOP_BANDS, T) with what the meter read as their sums over bands and, nearly, the same sums over
     time as before: the two in turn, which converges (iterative proportional fitting)."""
     parts = hops.reshape(2, HOP_BANDS, -1).astype(np.float64)
-    in_bands, in_hops = parts.sum(axis=2, keepdims=True), meter.powers()[:, None, : parts.shape[2]]
+    in_bands, in_hops = parts.sum(axis=2, keepdims=True), meter.powers(parts.shape[2])[:, None]
     for _ in range(_ROUNDS):
         parts *= in_bands / np.maximum(parts.sum(axis=2, keepdims=True), _TINY)
         parts *= in_hops / np.maximum(parts.sum(axis=1, keepdims=True), _TINY)
@@ -437,7 +439,7 @@ def _sharpen_pair(shared: Float, one: Float, other: Float, both: _HopMeter) -> N
     first, second = one.reshape(2, HOP_BANDS, -1), other.reshape(2, HOP_BANDS, -1)
     share = np.sqrt(first * second)
     share /= np.maximum(share.sum(axis=1, keepdims=True), _TINY)
-    sums = both.powers()[:, : real.shape[2]] - first.sum(axis=1) - second.sum(axis=1)
+    sums = both.powers(real.shape[2]) - first.sum(axis=1) - second.sum(axis=1)
     real += share * (sums - real.sum(axis=1))[:, None]
 
 
