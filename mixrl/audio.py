@@ -39,6 +39,7 @@ from mixrl.headers import (
     probe,
     states_length,
 )
+from mixrl.quiet import quiet
 
 __all__ = [
     "BLOCK", "ArraySource", "Encoding", "FileSource", "FloatArray", "Probe", "Source", "TemporaryAudio", "Writer",
@@ -307,8 +308,9 @@ class FileSource:
     def _decode_whole(self) -> Source:
         spool = TemporaryAudio(self.sample_rate, self.channels)
         by_ffmpeg = self.path.suffix.lower() in FFMPEG_SUFFIXES
-        for block in self._decode_by_ffmpeg() if by_ffmpeg else self._decode(0, None, BLOCK):
-            spool.write(block)
+        with quiet():  # libmpg123 has a line for each frame that it cannot read
+            for block in self._decode_by_ffmpeg() if by_ffmpeg else self._decode(0, None, BLOCK):
+                spool.write(block)
         self._check_unchanged()
         promised = self.probed.frames if by_ffmpeg or states_length(self.probed) else 0
         # AAC and MP3 come in frames of up to 2048 samples; a player may lack the last one or two.

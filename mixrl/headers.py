@@ -55,7 +55,7 @@ def probe(path: str | os.PathLike[str]) -> Probe:
         raise InputError(f"{path}: cannot be read ({error.strerror}): {mend}") from None
     if not head:
         raise InputError(f"{path}: the file is empty (0 bytes): {EXPORT_AGAIN}")
-    if all(32 <= byte < 127 or byte in b"\t\r\n" for byte in head):
+    if _is_text(head):
         raise InputError(f"{path}: is a text file, not audio: {EXPORT_AGAIN}")
     if path.suffix.lower() in FFMPEG_SUFFIXES:
         return _probe_with_ffmpeg(path)
@@ -82,6 +82,13 @@ def probe(path: str | os.PathLike[str]) -> Probe:
     exact = info.format not in ("OGG", "MP3") and info.frames < UNKNOWN_FRAMES
     facts = info.format, info.subtype, info.samplerate, info.channels, info.frames
     return Probe(path, *facts, reference, exact, data_at)
+
+
+def _is_text(head: bytes) -> bool:
+    if head[:2] in (b"\xff\xfe", b"\xfe\xff"):  # as Windows writes it; libsndfile takes it for an MPEG stream
+        text = head.decode("utf-16", "ignore")
+        return all(character.isprintable() or character in "\t\r\n" for character in text)
+    return all(32 <= byte < 127 or byte in b"\t\r\n" for byte in head)
 
 
 @dataclass(frozen=True)
