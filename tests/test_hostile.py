@@ -151,6 +151,7 @@ def test_stems_that_cancel_out(tmp_path):
     assert "error: kick + snare: hold the same audio, inverted" in mixrl("check", tmp_path / "song")[1]
 
 
+@pytest.mark.filterwarnings("error")  # which a user would see
 def test_two_hundred_stems(tmp_path):
     random = np.random.default_rng(0)
     for number in range(200):
