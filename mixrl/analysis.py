@@ -20,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -452,11 +453,18 @@ def _k_bands(bins: int, sample_rate: int) -> tuple[NDArray[np.int64], Float]:
     return starts, (k_weighting_power(freqs, sample_rate) * 4.0 / size**2).astype(np.float32)
 
 
+def _band_sums(bins: NDArray[Any], starts: NDArray[np.int64]) -> NDArray[Any]:
+    """(1 or 2, HOP_BANDS, T) sums of (1 or 2, T, F) over the bins of each band."""
+    if starts[-1] >= bins.shape[2]:  # at low rates the highest bands begin behind the last bin: nothing is there
+        bins = np.pad(bins, ((0, 0), (0, 0), (0, 1)))
+    return np.moveaxis(np.add.reduceat(bins, starts, axis=2), 2, 1)
+
+
 def _hop_powers(spectra: Complex, sample_rate: int) -> Float:
     """(2 * HOP_BANDS, T) K-weighted power per hop and band, left channel first."""
     starts, weights = _k_bands(spectra.shape[2], sample_rate)
     power = (spectra.real**2 + spectra.imag**2) * weights
-    bands = np.moveaxis(np.add.reduceat(power, starts, axis=2), 2, 1)  # (1 or 2, HOP_BANDS, T)
+    bands = _band_sums(power, starts)  # (1 or 2, HOP_BANDS, T)
     both = np.broadcast_to(bands, (2, *bands.shape[1:]))
     return np.ascontiguousarray(both.reshape(2 * HOP_BANDS, -1), dtype=np.float32)
 
@@ -476,19 +484,21 @@ class _HopMeter:
         for meter, channel in zip(self._meters, block, strict=False):
             meter.push(channel[None])
 
-    def powers(self) -> NDArray[np.float64]:
-        """(2, T)"""
+    def powers(self, count: int) -> NDArray[np.float64]:
+        """(2, T) for ``count`` hops of the analysis. The meter's own last exactly 100 ms, which at 11025 Hz is no whole
+        number of samples: taken is the one that plays in the middle of each hop."""
         for meter in self._meters[: self._channels]:
             meter.result()  # what is left of the last second
         found = [0.5 * meter.hop_powers() for meter in self._meters[: self._channels]]  # the meter doubles mono
-        return np.stack([found[0], found[-1]])
+        middles = (np.arange(count) + 0.5) * round(HOP_S * self.sample_rate) * 10 / self.sample_rate
+        return np.stack([found[0], found[-1]])[:, np.minimum(middles.astype(np.int64), len(found[0]) - 1)]
 
 
 def _sharpened(hops: Float, meter: _HopMeter) -> Float:
     """Hop powers (2 * HOP_BANDS, T) with what the meter read as their sums over bands and, nearly, the same sums over
     time as before: the two in turn, which converges (iterative proportional fitting)."""
     parts = hops.reshape(2, HOP_BANDS, -1).astype(np.float64)
-    in_bands, in_hops = parts.sum(axis=2, keepdims=True), meter.powers()[:, None, : parts.shape[2]]
+    in_bands, in_hops = parts.sum(axis=2, keepdims=True), meter.powers(parts.shape[2])[:, None]
     for _ in range(_ROUNDS):
         parts *= in_bands / np.maximum(parts.sum(axis=2, keepdims=True), _TINY)
         parts *= in_hops / np.maximum(parts.sum(axis=1, keepdims=True), _TINY)
@@ -502,7 +512,7 @@ def _sharpen_pair(shared: Float, one: Float, other: Float, both: _HopMeter) -> N
     first, second = one.reshape(2, HOP_BANDS, -1), other.reshape(2, HOP_BANDS, -1)
     share = np.sqrt(first * second)
     share /= np.maximum(share.sum(axis=1, keepdims=True), _TINY)
-    sums = both.powers()[:, : real.shape[2]] - first.sum(axis=1) - second.sum(axis=1)
+    sums = both.powers(real.shape[2]) - first.sum(axis=1) - second.sum(axis=1)
     real += share * (sums - real.sum(axis=1))[:, None]
 
 
@@ -517,7 +527,7 @@ def _in_lowest_band(meter: _HopMeter) -> Float:
 def _cross_powers(one: Complex, other: Complex, sample_rate: int) -> Float:
     """(4 * HOP_BANDS, T) twice the cross-power of two stems per hop: real, minus imaginary, per channel."""
     starts, weights = _k_bands(one.shape[2], sample_rate)
-    bands = np.moveaxis(np.add.reduceat(2.0 * one * other.conj() * weights, starts, axis=2), 2, 1)
+    bands = _band_sums(2.0 * one * other.conj() * weights, starts)
     bands = np.broadcast_to(bands, (2, *bands.shape[1:]))  # (2, HOP_BANDS, T)
     parts = [bands[0].real, -bands[0].imag, bands[1].real, -bands[1].imag]
     return np.concatenate(parts).astype(np.float32)

@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixrl.errors import InputError, MixrlError, ProcessingError
+from mixrl.files import beside
 from mixrl.headers import (
     EXPORT_AGAIN,
     FFMPEG_SUFFIXES,
@@ -38,6 +39,7 @@ from mixrl.headers import (
     probe,
     states_length,
 )
+from mixrl.quiet import quiet
 
 __all__ = [
     "BLOCK", "ArraySource", "Encoding", "FileSource", "FloatArray", "Probe", "Source", "TemporaryAudio", "Writer",
@@ -270,10 +272,12 @@ class FileSource:
 
     path: Path
     probed: Probe = field(init=False, repr=False, compare=False)
+    _state: tuple[int, int] | None = field(init=False, repr=False, compare=False)
     _spool: _Once = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", Path(self.path))
+        object.__setattr__(self, "_state", self._size_and_time())
         object.__setattr__(self, "probed", probe(self.path))
         object.__setattr__(self, "_spool", _Once(self._decode_whole))
 
@@ -297,14 +301,17 @@ class FileSource:
         for block in self._decode(start, stop, size):
             start += block.shape[1]
             yield block
+        self._check_unchanged()
         if start < stop:
             raise self._ends_early(start)
 
     def _decode_whole(self) -> Source:
         spool = TemporaryAudio(self.sample_rate, self.channels)
         by_ffmpeg = self.path.suffix.lower() in FFMPEG_SUFFIXES
-        for block in self._decode_by_ffmpeg() if by_ffmpeg else self._decode(0, None, BLOCK):
-            spool.write(block)
+        with quiet():  # libmpg123 has a line for each frame that it cannot read
+            for block in self._decode_by_ffmpeg() if by_ffmpeg else self._decode(0, None, BLOCK):
+                spool.write(block)
+        self._check_unchanged()
         promised = self.probed.frames if by_ffmpeg or states_length(self.probed) else 0
         # AAC and MP3 come in frames of up to 2048 samples; a player may lack the last one or two.
         if spool.frames == 0 or spool.frames < promised - 2 * 2048:
@@ -338,7 +345,23 @@ class FileSource:
         except (sf.SoundFileError, OSError):
             raise self._damaged(at) from None
 
+    def _size_and_time(self) -> tuple[int, int] | None:
+        try:
+            now = self.path.stat()
+        except OSError:
+            return None
+        return now.st_size, now.st_mtime_ns
+
+    def _check_unchanged(self) -> None:
+        """InputError for a file that is not as it was: what was decided on would not be what is rendered."""
+        now = self._size_and_time()
+        if now is None:
+            raise InputError(f"{self.path}: was moved or deleted while it was read: put it back and mix again")
+        if now != self._state:
+            raise InputError(f"{self.path}: changed while it was read: mix again once nothing writes to it")
+
     def _damaged(self, at: int) -> InputError:
+        self._check_unchanged()
         place = f"near {at / self.sample_rate:.1f} s"
         return InputError(f"{self.path}: is damaged or cut short {place}: {EXPORT_AGAIN}")
 
@@ -494,13 +517,16 @@ def atomic_path(path: str | os.PathLike[str], force: bool = False) -> Iterator[P
     what goes wrong in writing (OSError: disk full, no permission).
     """
     path = Path(path)
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder: give the name of a file")
-    if path.exists() and not force:
-        raise InputError(f"{path}: exists already: choose another name, or pass --force to replace it")
-    if not path.parent.is_dir():
-        raise InputError(f"{path}: there is no folder {path.parent}: make it first, or choose another")
-    part = path.with_name(f".{path.stem[:200]}.{secrets.token_hex(4)}.part{path.suffix}")
+    try:
+        if path.is_dir():
+            raise InputError(f"{path}: is a folder: give the name of a file")
+        if path.exists() and not force:
+            raise InputError(f"{path}: exists already: choose another name, or pass --force to replace it")
+        if not path.parent.is_dir():
+            raise InputError(f"{path}: there is no folder {path.parent}: make it first, or choose another")
+    except OSError as error:  # the path is too long to ask
+        raise InputError(f"{path}: cannot be written ({error.strerror}): choose another name") from None
+    part = beside(path, secrets.token_hex(4))
     try:
         yield part
         os.replace(part, path)

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from mixrl.errors import InputError
+from mixrl.files import refuse_special
+from mixrl.quiet import quiet
 
 SUFFIXES = frozenset(
     (".wav", ".wave", ".bwf", ".rf64", ".w64", ".flac", ".aif", ".aiff", ".aifc", ".caf", ".au")
@@ -19,6 +21,7 @@ SUFFIXES = frozenset(
 FFMPEG_SUFFIXES = frozenset([".m4a", ".m4b", ".aac", ".wma", ".wv", ".ape"])
 UNKNOWN_FRAMES = 1 << 62
 SAMPLE_BYTES = {"PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4}  # of what mixrl.pcm reads, by libsndfile's names
+RATES_HZ = (8000, 384_000)  # that a stem and a meter may have
 EXPORT_AGAIN = "export it again as WAV or FLAC, or move it out of the folder"
 
 
@@ -44,6 +47,7 @@ def probe(path: str | os.PathLike[str]) -> Probe:
     """
     path = Path(path)
     try:
+        refuse_special(path)
         with path.open("rb") as f:
             head = f.read(512)
     except OSError as error:
@@ -51,7 +55,7 @@ def probe(path: str | os.PathLike[str]) -> Probe:
         raise InputError(f"{path}: cannot be read ({error.strerror}): {mend}") from None
     if not head:
         raise InputError(f"{path}: the file is empty (0 bytes): {EXPORT_AGAIN}")
-    if all(32 <= byte < 127 or byte in b"\t\r\n" for byte in head):
+    if _is_text(head):
         raise InputError(f"{path}: is a text file, not audio: {EXPORT_AGAIN}")
     if path.suffix.lower() in FFMPEG_SUFFIXES:
         return _probe_with_ffmpeg(path)
@@ -59,7 +63,8 @@ def probe(path: str | os.PathLike[str]) -> Probe:
     import soundfile as sf
 
     try:
-        info = sf.info(os.fsencode(path))  # bytes: old archives leave names that are not UTF-8
+        with quiet():  # libmpg123 prints what it thinks of other files that it is given
+            info = sf.info(os.fsencode(path))  # bytes: old archives leave names that are not UTF-8
     except (sf.SoundFileError, UnicodeError):
         raise InputError(f"{path}: is no audio file that can be decoded: {EXPORT_AGAIN}") from None
     reference = data_at = None
@@ -79,6 +84,13 @@ def probe(path: str | os.PathLike[str]) -> Probe:
     return Probe(path, *facts, reference, exact, data_at)
 
 
+def _is_text(head: bytes) -> bool:
+    if head[:2] in (b"\xff\xfe", b"\xfe\xff"):  # as Windows writes it; libsndfile takes it for an MPEG stream
+        text = head.decode("utf-16", "ignore")
+        return all(character.isprintable() or character in "\t\r\n" for character in text)
+    return all(32 <= byte < 127 or byte in b"\t\r\n" for byte in head)
+
+
 @dataclass(frozen=True)
 class _Riff:
     """time_reference: of the `bext` chunk (EBU Tech 3285). data_at, data_bytes: where the samples lie, None and 0 where
@@ -92,6 +104,9 @@ class _Riff:
     missing: int = 0
 
 
+_MOST_CHUNKS = 10_000  # a file of nothing but empty ones could hold a billion
+
+
 def _riff_facts(path: Path) -> _Riff:
     found = _Riff()
     size = path.stat().st_size
@@ -99,11 +114,17 @@ def _riff_facts(path: Path) -> _Riff:
         form = f.read(12)[:4]
         order = ">" if form == b"RIFX" else "<"
         long_data = 0
-        while len(header := f.read(8)) == 8:
+        for _ in range(_MOST_CHUNKS):
+            header = f.read(8)
+            if len(header) < 8:
+                break
             name, length = struct.unpack(f"{order}4sI", header)
+            if not name.isascii() or not name.decode().isprintable():  # what follows the last chunk
+                break
             at = f.tell()
             if name == b"ds64":
-                long_data = struct.unpack("<QQ", f.read(16))[1]
+                body = f.read(16)
+                long_data = struct.unpack("<QQ", body)[1] if len(body) == 16 else 0
             elif name == b"fmt ":
                 body = f.read(min(length, 16))
                 if len(body) == 16:
@@ -120,6 +141,8 @@ def _riff_facts(path: Path) -> _Riff:
                 found = replace(found, missing=max(0, at + length - size))
                 if order == "<":
                     found = replace(found, data_at=at, data_bytes=length)
+            if at + length >= size:  # a length may be any, also one that no file can have
+                break
             f.seek(at + length + length % 2)
     return found
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from mixrl.compiled import compiled
 from mixrl.errors import InputError
+from mixrl.headers import RATES_HZ
 
 if TYPE_CHECKING:
     from mixrl.audio import Source
@@ -369,8 +370,9 @@ def k_weighting_sos(sample_rate: int) -> Array:
     8 kHz, 0.005 dB from 22 kHz on, up to the lower of the two Nyquist frequencies. Raises InputError for other
     rates.
     """
-    if not 8000 <= sample_rate <= 384000:
-        raise InputError(f"cannot meter at {sample_rate} Hz: resample to between 8000 and 384000 Hz")
+    low, high = RATES_HZ
+    if not low <= sample_rate <= high:
+        raise InputError(f"cannot meter at {sample_rate} Hz: resample to between {low} and {high} Hz")
     standard = np.array([_K_SHELF, _K_HIGHPASS])
     if sample_rate == 48000:
         return standard

@@ -27,6 +27,7 @@ from mixrl.roles import Known, known_of
 from mixrl.score import TERMS, WEIGHTS, score, terms
 from mixrl.session import Session, load_session
 from mixrl.settings import (
+    BPM_RANGE,
     CEILING_RANGE_DBTP,
     COMPRESSORS,
     TARGET_RANGE_LUFS,
@@ -176,7 +177,7 @@ class Mixer:
             if not 0.0 <= value <= 1.0:
                 raise InputError(f"strength: {kind}={value:g} is out of range: give 0 to 1")
         if self.bpm is not None:
-            _in_range("bpm", self.bpm, 20.0, 400.0, "")
+            _in_range("bpm", self.bpm, *BPM_RANGE, "")
             if not self._use("tempo"):
                 raise InputError(f"bpm {self.bpm:g} asks for what strength tempo=0 forbids: drop one of them")
         if self.steps is not None and self.steps < 0:

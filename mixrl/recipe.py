@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from mixrl.errors import InputError
+from mixrl.files import read_text
 from mixrl.settings import MixSettings, parse_json
 
 FORMAT = "mixrl-recipe"
 VERSION = 1
+MOST_BYTES = 16 << 20  # a thousand stems take two million
 
 
 @dataclass(frozen=True)
@@ -173,7 +175,7 @@ def read_recipe(path: str | os.PathLike[str]) -> tuple[Recipe, Path | None]:
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path, MOST_BYTES)
     except UnicodeDecodeError:
         raise InputError(f"{path}: not a text file: give a recipe that `mixrl mix --recipe` wrote") from None
     except OSError as error:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from itertools import pairwise
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +31,7 @@ from mixrl.audio import (
     resampled,
 )
 from mixrl.errors import InputError
-from mixrl.headers import FFMPEG_SUFFIXES, SUFFIXES
+from mixrl.headers import FFMPEG_SUFFIXES, RATES_HZ, SUFFIXES
 from mixrl.mixdown import find_mixdown
 from mixrl.roles import role_of
 from mixrl.wishes import FILE, Wishes, asked_of, read_wishes
@@ -231,9 +232,12 @@ def load_session(folder: str | os.PathLike[str], *, include: Sequence[str] = ())
         if source.channels > 2:
             mend = "split it into mono or stereo files, or fold it down to stereo"
             raise InputError(f"{source.path}: has {source.channels} channels: {mend}")
+        if not RATES_HZ[0] <= source.sample_rate <= RATES_HZ[1]:
+            mend = f"resample it to between {RATES_HZ[0]} and {RATES_HZ[1]} Hz"
+            raise InputError(f"{source.path}: has a sample rate of {source.sample_rate} Hz: {mend}")
     base = _base(root, [source.path for source in sources])
     tracks = _joined(_named(base, sources))
-    wanted = _matches(tracks, [*include, *wishes.include])
+    wanted = _matches(tracks, include, "--include") | _matches(tracks, wishes.include, f"{root / FILE}: include")
     out = [LeftOut(t.name, t.files[0], reason) for t in tracks if (reason := _click_or_guide(t, wanted))]
     tracks = [t for t in tracks if t.name not in {left.name for left in out}]
     if not tracks:
@@ -283,11 +287,15 @@ class _Track:
 
 
 def _audio_files(root: Path) -> list[Path]:
-    def refuse(error: OSError) -> None:
+    def refuse(error: OSError) -> NoReturn:
         at = error.filename or root
         raise InputError(f"{at}: cannot be read ({error.strerror}): check the path and its permissions")
 
-    if root.is_file():
+    try:
+        a_file = root.is_file()
+    except OSError as error:  # a path may be too long to ask
+        refuse(error)
+    if a_file:
         raise InputError(f"{root}: is a file: give the folder that holds the stems")
     found = []
     for folder, below, files in os.walk(root, onerror=refuse):  # does not follow links to folders: no loops
@@ -351,8 +359,8 @@ def _joined(tracks: Sequence[_Track]) -> list[_Track]:
     return alone
 
 
-def _matches(tracks: Sequence[_Track], include: Sequence[str]) -> frozenset[str]:
-    """The names of the tracks that `include` asks for."""
+def _matches(tracks: Sequence[_Track], include: Sequence[str], said: str) -> frozenset[str]:
+    """The names of the tracks that `include` asks for; ``said``: where."""
     wanted = set()
     for pattern in include:
         asked = pattern.casefold()
@@ -363,7 +371,7 @@ def _matches(tracks: Sequence[_Track], include: Sequence[str]) -> frozenset[str]
             if name.casefold() == asked or fnmatchcase(name.casefold(), asked)
         }
         if not hits:
-            raise InputError(f"--include {pattern}: matches no file of the session: give a stem, file name or glob")
+            raise InputError(f"{said} {pattern}: matches no file of the session: give a stem, file name or glob")
         wanted |= hits
     return frozenset(wanted)
 

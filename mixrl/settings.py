@@ -30,6 +30,7 @@ HIGHPASS_RANGE_HZ = (20.0, 1000.0)
 TEMPO_RATIO_RANGE = (0.5, 2.0)
 CEILING_RANGE_DBTP = (-20.0, 0.0)
 TARGET_RANGE_LUFS = (-60.0, 0.0)
+BPM_RANGE = (20.0, 400.0)
 BUTTERWORTH_Q = 1 / math.sqrt(2)
 
 _T = TypeVar("_T")
@@ -280,8 +281,13 @@ def parse_json(text: str, what: str) -> Any:
     def constant(name: str) -> Any:
         raise ValueError(f"{name} is not a number")
 
+    def whole(digits: str) -> int:
+        if len(digits) > 1000:  # Python itself stops at some thousands, with words of its own
+            raise ValueError(f"a number of {len(digits)} digits")
+        return int(digits)
+
     try:
-        return json.loads(text, object_pairs_hook=unique, parse_constant=constant)
+        return json.loads(text, object_pairs_hook=unique, parse_constant=constant, parse_int=whole)
     except (ValueError, RecursionError, TypeError) as error:
         reason = "too deeply nested" if isinstance(error, RecursionError) else str(error)
         raise InputError(f"{what}: not valid JSON: {reason}") from None

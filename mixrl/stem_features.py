@@ -93,6 +93,8 @@ def _spectrum(power: Array) -> list[Array]:
 
 def _time(hops: Array) -> list[Array]:
     """From activity to the percentiles: how a stem goes on. hops: (stems, bands, T)."""
+    if hops.shape[2] == 1:  # which goes on as it began: there is nothing between two
+        hops = np.repeat(hops, 2, axis=2)
     loud = hops.sum(axis=1)
     highest = np.maximum(loud.max(axis=1, keepdims=True), _TINY)
     plays, mean = _while_playing(hops)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixrl.errors import InputError
+from mixrl.files import refuse_special
 
 
 def save_arrays(arrays: Mapping[str, NDArray[Any]], about: Mapping[str, str], path: str | Path) -> None:
@@ -30,7 +31,12 @@ def load_arrays(path: str | Path, what: str) -> tuple[dict[str, NDArray[Any]], d
     from safetensors import SafetensorError, safe_open
 
     try:
+        refuse_special(Path(path))
         with safe_open(str(path), framework="numpy") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            about = dict(file.metadata() or {})
+        if odd := [name for name, array in arrays.items() if array.dtype.kind not in "fiub"]:
+            raise ValueError(f"{odd[0]} holds no real numbers")
+    except (OSError, SafetensorError, ValueError, TypeError, AttributeError) as error:  # numpy lacks some of its types
         raise InputError(f"{path}: not a readable {what} ({error}): make or fetch it anew") from None
+    return arrays, about

@@ -24,8 +24,10 @@ from types import MappingProxyType
 from typing import Any
 
 from mixrl.errors import InputError
+from mixrl.files import read_text, refuse_special
 from mixrl.presets import PRESETS
 from mixrl.roles import ROLES
+from mixrl.settings import BPM_RANGE, CEILING_RANGE_DBTP, TARGET_RANGE_LUFS
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -33,6 +35,9 @@ else:
     import tomli as tomllib
 
 FILE = "mixrl.toml"
+MOST_BYTES = 256 << 10  # of a thousand stems, each with a role, a group and a lock
+_MOST_DOTS = 1000  # in a line: tomllib takes the square of the time for a key of so many parts
+_RANGES = {"target": TARGET_RANGE_LUFS, "ceiling": CEILING_RANGE_DBTP, "bpm": BPM_RANGE}
 _NONE: Mapping[str, str] = MappingProxyType({})
 
 
@@ -55,24 +60,31 @@ def read_wishes(folder: Path) -> Wishes:
     one that cannot be read, and for what it says that means nothing."""
     path = folder / FILE
     try:
-        said = tomllib.loads(path.read_text(encoding="utf-8"))
+        refuse_special(path)
+        text = read_text(path, MOST_BYTES)
+        if any(line.count(".") > _MOST_DOTS for line in text.splitlines()):
+            raise ValueError(f"over {_MOST_DOTS} dots in a line")
+        said = tomllib.loads(text)
     except FileNotFoundError:
         return Wishes()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}): check its permissions") from None
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except RecursionError:
+        raise InputError(f"{path}: is no TOML (too deeply nested): mend it") from None
+    except ValueError as error:  # no UTF-8, no TOML, or a number of thousands of digits
         raise InputError(f"{path}: is no TOML ({error}): mend it") from None
     known = {"target", "preset", "ceiling", "bpm", "lock", "include", "roles", "groups"}
     for key in said:
         if key not in known:
-            raise InputError(f"{path}: nothing is called {key!r} there: use {', '.join(sorted(known))}")
+            raise InputError(f"{path}: nothing is called {key!r:.60} there: use {', '.join(sorted(known))}")
     target, ceiling = (_number(path, said, key) for key in ("target", "ceiling"))
     if "preset" in said:
-        if said["preset"] not in PRESETS:
-            raise InputError(f"{path}: no preset {said['preset']!r}: there are {', '.join(PRESETS)}")
+        preset = said["preset"] if isinstance(said["preset"], str) else ""
+        if preset not in PRESETS:
+            raise InputError(f"{path}: no preset {preset!r:.60}: there are {', '.join(PRESETS)}")
         if target is not None:
             raise InputError(f"{path}: give target or preset, not both")
-        target, of_preset = PRESETS[said["preset"]]
+        target, of_preset = PRESETS[preset]
         ceiling = of_preset if ceiling is None else ceiling
     roles = _table(path, said, "roles")
     for name, role in roles.items():
@@ -100,9 +112,14 @@ def asked_of(asked: Mapping[str, str], names: Sequence[str], path: Path) -> dict
 
 def _number(path: Path, said: Mapping[str, Any], key: str) -> float | None:
     value = said.get(key)
-    if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
-        raise InputError(f"{path}: {key} = {value!r} is no number: write it like {key} = -14.0")
-    return None if value is None else float(value)
+    if value is None:
+        return None
+    low, high = _RANGES[key]
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise InputError(f"{path}: {key} is no number: write it like {key} = {low / 4 + high * 3 / 4:.1f}")
+    if not low <= value <= high:  # also for NaN; a whole number may be larger than any float
+        raise InputError(f"{path}: {key} is out of range: give {low:g} to {high:g}")
+    return float(value)
 
 
 def _list(path: Path, said: Mapping[str, Any], key: str) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from stems import mixrl
 
 from mixrl import InputError, LoggedMove, MixSettings, Recipe, StripSettings, read_recipe, write_recipe
 
@@ -108,6 +109,10 @@ def edited(**changes):
         (edited(moves=[{}]), "a move must have the keys step, target"),
         (edited(moves=[{**RECIPE.to_dict()["moves"][0], "step": True}]), "wrong type"),
         (edited(seed=-1), "seed -1 is out of range"),
+        (edited().replace('"seed": 3', '"seed": ' + "9" * 5000), "a number of 5000 digits"),
+        (edited().replace('"seed": 3', '"seed": 3, "seed": 4'), "a key appears twice"),
+        (edited(settings={"version": 7, "stems": {}, "new": 1}), "version 7.*update mixrl"),
+        (" " * (16 << 20) + edited(), "is larger than 16384 KB"),
         (edited(seed=1.5), "seed has the wrong type"),
         (edited(folder=7), "folder has the wrong type"),
         (json.dumps({k: v for k, v in RECIPE.to_dict().items() if k != "settings"}), "has no settings"),
@@ -120,6 +125,22 @@ def test_broken_recipes_are_refused_by_name(text, message, tmp_path):
         read_recipe(path)
     assert str(error.value).startswith(f"{path}: ")
     assert "\n" not in str(error.value)
+
+
+def test_a_byte_order_mark_is_read_over(tmp_path):
+    (tmp_path / "mix.json").write_text(RECIPE.to_json(), encoding="utf-8-sig")
+    assert read_recipe(tmp_path / "mix.json")[0] == RECIPE
+
+
+@pytest.mark.parametrize("folder", ["../../../../../../../../nowhere", "/nowhere", "a\0b", "\udce9", "mix.json", "\n"])
+def test_a_folder_that_is_not_there(folder, tmp_path):
+    path = tmp_path / "mix.json"
+    path.write_text(edited(folder=folder))
+    code, out, err = mixrl("render", path, "-o", tmp_path / "a.wav")
+    assert (code, out) == (2, "")
+    assert "the recipe's session is not there: give its folder with --session" in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "a.wav").exists()
 
 
 def test_files_that_are_no_text_or_not_there(tmp_path):

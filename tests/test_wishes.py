@@ -83,6 +83,19 @@ def test_files_that_would_be_left_out_are_taken_back(folder):
     ("text", "words"),
     [
         ("target = ", "is no TOML"),
+        ("a = " + "[" * 5000, "is no TOML (too deeply nested)"),
+        ("a" + ".a" * 100_000 + " = 1", "is no TOML (over 1000 dots in a line)"),
+        ("bpm = " + "9" * 5000, "is no TOML"),
+        ("bpm = 0x" + "f" * 500, "bpm is out of range: give 20 to 400"),
+        ("bpm = inf", "bpm is out of range"),
+        ("target = nan", "target is out of range: give -60 to 0"),
+        ("ceiling = 5", "ceiling is out of range: give -20 to 0"),
+        ("target = [1]", "target is no number"),
+        ("target = 1979-05-27", "target is no number"),
+        ('preset = ["spotify"]', "no preset"),
+        ("preset = {a = 1}", "no preset"),
+        ('include = ["piano"]', "mixrl.toml: include piano: matches no file"),
+        ("# " + "a" * 300_000, "is larger than 256 KB"),
         ('target = "loud"', "is no number"),
         ("target = true", "is no number"),
         ("volume = 11", "'volume'"),
@@ -109,6 +122,11 @@ def test_what_means_nothing_is_a_line_and_exit_code_2(folder, tmp_path, text, wo
 def test_a_lock_that_matches_nothing_is_refused(folder):
     with pytest.raises(InputError, match="no stem is called 'guitar'"):
         package.mix(say(folder, 'lock = ["guitar"]'))
+
+
+def test_a_byte_order_mark_is_read_over(folder):
+    (folder / "mixrl.toml").write_text("target = -20", encoding="utf-8-sig")
+    assert read_wishes(folder) == Wishes(-20.0)
 
 
 def test_bytes_that_are_no_text_are_refused(folder):

@@ -27,7 +27,7 @@ def load_checkpoint(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]
         if text["format"] != FORMAT:
             raise ValueError
         about = json.loads(text["about"])
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, RecursionError):
         raise InputError(f"{path}: no checkpoint of format {FORMAT}: start the run again without --resume") from None
     return arrays, about
 

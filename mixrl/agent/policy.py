@@ -174,7 +174,9 @@ def load_policy(path: str | Path) -> Policy:
         size = NetworkSize(**{f.name: given[f.name] for f in fields(NetworkSize)})
         if type(size.width) is not int or type(size.use_gains) is not bool or size.pool not in POOLS:
             raise TypeError
-    except (KeyError, TypeError, ValueError):
+        if size.width < 1 or (size.pool == "attention" and size.width % HEADS):
+            raise ValueError
+    except (KeyError, TypeError, ValueError, RecursionError):
         raise InputError(f"{path}: its sizes cannot be read: {mend}") from None
     if size != NetworkSize(width=size.width, use_gains=size.use_gains, pool=size.pool):
         raise InputError(f"{path}: made for other features or moves than this version's: {mend}")

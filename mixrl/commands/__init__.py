@@ -27,6 +27,8 @@ from mixrl.commands.roles import evaluate_roles, roles
 from mixrl.commands.train import train
 from mixrl.errors import MixrlError
 
+_LONGEST_LINE = 4000  # of an error; a path alone may have as many characters
+
 app = typer.Typer(
     name="mixrl",
     help="Mix a folder of stems: a deep Q-network chooses the moves, every move is explained, loudness is delivered.",
@@ -91,6 +93,8 @@ def main() -> None:
             _fail(f"{str(error.format_message()).rstrip('.')}: see {command} --help", 2)
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             _fail("the disk is full: free some space, or set TMPDIR to another disk", 1)
+        if isinstance(error, OSError) and error.filename:  # nobody asked for it to be opened, but its path is the cause
+            _fail(f"{error.filename}: cannot be used ({error.strerror}): check the path and its permissions", 2)
         if isinstance(error, MemoryError):
             _fail("out of memory: close other programs, or mix fewer stems at once", 1)
         _fail(f"unexpected {type(error).__name__}: {error} (mixrl --debug shows where; please report it)", 1)
@@ -113,5 +117,10 @@ def script() -> None:
 
 
 def _fail(message: str, code: int) -> None:
-    typer.echo(f"mixrl: {' '.join(message.split())}", err=True)
+    from mixrl.commands.outputs import printable
+
+    line = printable(" ".join(message.split()))
+    if len(line) > _LONGEST_LINE:
+        line = f"{line[: _LONGEST_LINE // 2]} ... {line[-_LONGEST_LINE // 2 :]}"
+    typer.echo(f"mixrl: {line}", err=True)
     sys.exit(code)

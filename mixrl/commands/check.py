@@ -22,6 +22,7 @@ def check(
     from dataclasses import asdict
 
     from mixrl.check import check as look
+    from mixrl.commands.outputs import printable
     from mixrl.commands.progress import progress_bar
     from mixrl.roles import known_of
     from mixrl.session import load_session
@@ -53,12 +54,14 @@ def check(
         typer.echo(serialise.dumps(found, indent=2))
         return
     minutes, seconds = divmod(round(session.duration_s), 60)
-    typer.echo(f"{session.name}: {len(session.stems)} stems, {minutes}:{seconds:02d}, {session.sample_rate} Hz")
+    length = f"{minutes}:{seconds:02d}"
+    typer.echo(f"{printable(session.name)}: {len(session.stems)} stems, {length}, {session.sample_rate} Hz")
     _show(known)
     for warning in session.warnings:
-        typer.echo(f"warning: {warning}")
+        typer.echo(printable(f"warning: {warning}"))
     for finding in findings:
-        typer.echo(f"{finding.severity}: {finding.stem + ': ' if finding.stem else ''}{finding.message}")
+        about = f"{finding.stem}: " if finding.stem else ""
+        typer.echo(printable(f"{finding.severity}: {about}{finding.message}"))
     if not findings and not session.warnings:
         typer.echo("nothing to remark")
 
@@ -69,9 +72,11 @@ def _show(known: Sequence[Known]) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from mixrl.commands.outputs import printable
+
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for heading in ("stem", "role", "by", "group"):
         table.add_column(heading, overflow="fold")
     for one in known:
-        table.add_row(*map(Text, (one.stem, one.role or "-", one.by or "-", one.group)))
+        table.add_row(*map(Text, (printable(one.stem), one.role or "-", one.by or "-", printable(one.group))))
     Console(highlight=False).print(table)

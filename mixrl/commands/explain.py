@@ -16,6 +16,7 @@ def explain(
     import json as serialise
     from dataclasses import asdict
 
+    from mixrl.commands.outputs import printable
     from mixrl.recipe import read_recipe
 
     made, _ = read_recipe(recipe)
@@ -24,8 +25,8 @@ def explain(
         return
     if made.winner:
         scores = ", ".join(f"{name} {value:+.3f}" for name, value in made.scores.items())
-        typer.echo(f"{made.winner} won ({scores})")
+        typer.echo(printable(f"{made.winner} won ({scores})"))
     for move in made.moves:
-        typer.echo(f"{move.step:3d}  {move}")
+        typer.echo(printable(f"{move.step:3d}  {move}"))
     if not made.moves:
         typer.echo("no moves: the settings were not made by the DQN")

@@ -35,15 +35,17 @@ def measure(
     import json as serialise
 
     from rich.console import Console
+    from rich.text import Text
 
     from mixrl.audio import FileSource
+    from mixrl.commands.outputs import printable
     from mixrl.errors import InputError
     from mixrl.meters import measure as read
 
     rows: list[tuple[Path, Measurement, float | None]] = []
     with Console(stderr=True).status("") as status:
         for path in files:
-            status.update(f"measuring {path.name}")
+            status.update(Text(f"measuring {printable(path.name)}"))  # a name may look like markup
             source = FileSource(path)
             try:
                 measurement = read(source)
@@ -65,6 +67,9 @@ def measure(
 def _table(rows: list[tuple[Path, Measurement, float | None]], cross_check: bool) -> object:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
+    from rich.text import Text
+
+    from mixrl.commands.outputs import printable
 
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)  # fits 80 columns
     table.add_column("file", overflow="fold")
@@ -72,7 +77,7 @@ def _table(rows: list[tuple[Path, Measurement, float | None]], cross_check: bool
         table.add_column(heading, justify="right", no_wrap=True)
     for path, measurement, other in rows:
         values = [getattr(measurement, name) for name in _COLUMNS.values()] + ([other] if cross_check else [])
-        table.add_row(path.name, *("-" if value is None else f"{value:.2f}" for value in values))
+        table.add_row(Text(printable(path.name)), *("-" if value is None else f"{value:.2f}" for value in values))
     return table
 
 

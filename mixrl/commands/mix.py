@@ -169,7 +169,7 @@ def _show(made: Mix, delivery: Delivery, output: Path, warnings: tuple[str, ...]
     from rich.table import Table
     from rich.text import Text
 
-    from mixrl.commands.outputs import delivered_line
+    from mixrl.commands.outputs import delivered_line, printable
 
     console, errors = Console(highlight=False), Console(stderr=True, highlight=False)
     if made.moves:
@@ -177,18 +177,18 @@ def _show(made: Mix, delivery: Delivery, output: Path, warnings: tuple[str, ...]
         for heading in ("", "what", "setting", "before", "after", "score", "why"):
             table.add_column(heading, overflow="fold")
         for move in made.moves:
-            what = f"{move.name} (group)" if move.target == "group" else move.name
+            what = printable(f"{move.name} (group)" if move.target == "group" else move.name)
             cells = (str(move.step), what, move.setting, move.before, move.after, f"{move.score_change:+.3f}")
             table.add_row(*map(Text, (*cells, move.reason)))  # a name may look like markup
         console.print(table)
     heard = ", ".join(f"{one.stem} {one.role}" for one in made.known if one.by == "sound")
     if heard:
-        console.print(f"by sound: {heard}", markup=False, soft_wrap=True)
+        console.print(printable(f"by sound: {heard}"), markup=False, soft_wrap=True)
     for candidate in made.candidates:
         mark = " <- the mix" if candidate.name == made.winner else ""
         risk = candidate.balance_db
         near = "" if risk is None else f"  balance probably {risk:.1f} dB from people's"
         console.print(f"{candidate.name:10s} score {candidate.score:+.3f}{near}{mark}")
     for warning in warnings:
-        errors.print(f"warning: {warning}", style="yellow", markup=False, soft_wrap=True)
-    console.print(delivered_line(output, delivery), markup=False, soft_wrap=True)
+        errors.print(printable(f"warning: {warning}"), style="yellow", markup=False, soft_wrap=True)
+    console.print(printable(delivered_line(output, delivery)), markup=False, soft_wrap=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,12 +13,24 @@ if TYPE_CHECKING:
     from mixrl.session import Session
 
 
+def printable(text: str) -> str:
+    """The text in one line, with escapes for what would steer a terminal: a file may be called anything."""
+    return "".join(c if c >= " " and not "\x7f" <= c < "\xa0" else repr(c)[1:-1] for c in text)
+
+
 def check_outputs(files: Iterable[Path | None], folders: Iterable[Path | None], session: Path, force: bool) -> None:
     """InputError for an output that could not be written, or would end up among the session's stems.
 
     files, folders: None for what was not asked for. session: the folder of stems.
     """
     wanted_files, wanted_folders = ([path for path in paths if path is not None] for paths in (files, folders))
+    try:
+        _check(wanted_files, wanted_folders, session, force)
+    except OSError as error:  # a path that is too long, or goes round in links
+        raise InputError(f"{error.filename}: cannot be used ({error.strerror}): give another name") from None
+
+
+def _check(wanted_files: Sequence[Path], wanted_folders: Sequence[Path], session: Path, force: bool) -> None:
     wanted = [*wanted_files, *wanted_folders]
     for index, path in enumerate(wanted):
         if path.resolve() in [other.resolve() for other in wanted[:index]]:
@@ -28,6 +40,8 @@ def check_outputs(files: Iterable[Path | None], folders: Iterable[Path | None], 
     for path in wanted_files:
         if path.is_dir():
             raise InputError(f"{path}: is a folder: give the name of a file")
+        if path.exists() and not path.is_file():
+            raise InputError(f"{path}: is a pipe or a device: give the name of a file")
         if path.exists() and not force:
             raise InputError(f"{path}: exists already: use --force to overwrite it, or give another name")
     for path in wanted_folders:

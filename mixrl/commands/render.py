@@ -25,7 +25,7 @@ def render(
     import json as serialise
 
     from mixrl.audio import encoding_for
-    from mixrl.commands.outputs import check_no_stem, check_outputs, delivered, delivered_line
+    from mixrl.commands.outputs import check_no_stem, check_outputs, delivered, delivered_line, printable
     from mixrl.commands.progress import progress_bar
     from mixrl.errors import InputError
     from mixrl.mixer import deliver_mix, write_stems
@@ -56,5 +56,5 @@ def render(
         typer.echo(serialise.dumps(found, indent=2))
         return
     for warning in (*loaded.warnings, *delivery.warnings):
-        typer.echo(f"warning: {warning}", err=True)
-    typer.echo(delivered_line(output, delivery))
+        typer.echo(printable(f"warning: {warning}"), err=True)
+    typer.echo(printable(delivered_line(output, delivery)))

@@ -58,7 +58,7 @@ def roles(
         raise InputError(f"{folders[0]}: {error}: give more sessions") from None
     classifier.save(output)
     console = Console(stderr=True, highlight=False)
-    console.print(f"wrote {output}, learned from {stems} stems of {len(songs)} songs", soft_wrap=True)
+    console.print(f"wrote {output}, learned from {stems} stems of {len(songs)} songs", soft_wrap=True, markup=False)
 
 
 def evaluate_roles(
