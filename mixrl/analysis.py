@@ -150,9 +150,10 @@ def analyse_sum(
                 future.result()
     cross, own, k_power = _ended(spectra, pieces, sample_rate)
     nothing = np.zeros((2 * OCTAVES, 2), dtype=np.float32)
-    stems = tuple(StemSpectra(own[i], _in_lowest_band(meters[i]), nothing) for i in range(count))
+    hops = pieces[-1][1] // round(HOP_S * sample_rate)
+    stems = tuple(StemSpectra(own[i], _in_lowest_band(meters[i], hops), nothing) for i in range(count))
     pairs = np.zeros((0, 2), dtype=np.int64) if pairs is None else pairs
-    shared = np.zeros((len(pairs), 4 * HOP_BANDS, stems[0].hops.shape[1]), dtype=np.float32)
+    shared = np.zeros((len(pairs), 4 * HOP_BANDS, hops), dtype=np.float32)
     places = np.zeros(1, dtype=np.int64)
     return Analysis(sample_rate, pieces, cross, stems, channels, k_power, pairs, shared, places)
 
@@ -279,6 +280,8 @@ class _Meetings:
         starts, weights = _k_bands(spectra[0].shape[2], sample_rate)
         roots, ends = np.sqrt(weights), np.append(starts[1:], len(weights))
         for band, (start, end) in enumerate(zip(starts, ends, strict=True)):
+            if start == end:  # above what the rate can hold
+                continue
             part = np.empty((len(spectra), 2, spectra[0].shape[1], end - start), dtype=np.complex64)
             for its, found in zip(part, spectra, strict=True):
                 np.multiply(found[:, :, start:end], roots[start:end], out=its)
@@ -516,11 +519,10 @@ def _sharpen_pair(shared: Float, one: Float, other: Float, both: _HopMeter) -> N
     real += share * (sums - real.sum(axis=1))[:, None]
 
 
-def _in_lowest_band(meter: _HopMeter) -> Float:
-    """Hop powers (2 * HOP_BANDS, T) as the meter read them, not split into bands."""
-    powers = meter.powers()
-    hops = np.zeros((2, HOP_BANDS, powers.shape[1]), dtype=np.float32)
-    hops[:, 0] = powers
+def _in_lowest_band(meter: _HopMeter, count: int) -> Float:
+    """Powers (2 * HOP_BANDS, T) of ``count`` hops as the meter read them, not split into bands."""
+    hops = np.zeros((2, HOP_BANDS, count), dtype=np.float32)
+    hops[:, 0] = meter.powers(count)
     return hops.reshape(2 * HOP_BANDS, -1)
 
 

@@ -7,6 +7,7 @@ import os
 import shutil
 import struct
 import subprocess
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ FFMPEG_SUFFIXES = frozenset([".m4a", ".m4b", ".aac", ".wma", ".wv", ".ape"])
 UNKNOWN_FRAMES = 1 << 62
 SAMPLE_BYTES = {"PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4}  # of what mixrl.pcm reads, by libsndfile's names
 RATES_HZ = (8000, 384_000)  # that a stem and a meter may have
+_MAGIC = (b"RIFF", b"RIFX", b"RF64", b"riff", b"fLaC", b"FORM", b"caff", b".snd", b"OggS")
 EXPORT_AGAIN = "export it again as WAV or FLAC, or move it out of the folder"
 
 
@@ -63,7 +65,8 @@ def probe(path: str | os.PathLike[str]) -> Probe:
     import soundfile as sf
 
     try:
-        with quiet():  # libmpg123 prints what it thinks of other files that it is given
+        # libmpg123 prints what it thinks of files that no other decoder knows
+        with nullcontext() if head[:4] in _MAGIC else quiet():
             info = sf.info(os.fsencode(path))  # bytes: old archives leave names that are not UTF-8
     except (sf.SoundFileError, UnicodeError):
         raise InputError(f"{path}: is no audio file that can be decoded: {EXPORT_AGAIN}") from None
