@@ -48,7 +48,7 @@ def measure(
             status.update(Text(f"measuring {printable(path.name)}"))  # a name may look like markup
             source = FileSource(path)
             try:
-                measurement = read(source)
+                measurement = read(source, spectrum=False)
             except InputError as error:
                 if str(path) in str(error):
                     raise
