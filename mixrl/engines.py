@@ -63,8 +63,11 @@ def crew(engine: str = LOCAL, jobs: int | None = None) -> Iterator[Crew]:
     check_engine(engine)
     if engine == LOCAL:
         # one thread for BLAS: sums depend on their number
-        with parallel_config(backend="loky", inner_max_num_threads=1):
-            yield Crew(int(cpu_count()) if jobs is None else jobs)
+        try:
+            with parallel_config(backend="loky", inner_max_num_threads=1):
+                yield Crew(int(cpu_count()) if jobs is None else jobs)
+        finally:
+            _dismiss()
         return
     import distributed
 
@@ -143,6 +146,15 @@ def _started(
         yield from results
     finally:
         results.close()
+
+
+def _dismiss() -> None:
+    """End joblib's processes, which would wait for more work with all that they have loaded."""
+    from joblib.externals.loky import get_reusable_executor
+
+    executor = get_reusable_executor(reuse=True)
+    end = getattr(executor, "terminate", executor.shutdown)  # joblib's own, which knows its temporary folder too
+    end(kill_workers=True)
 
 
 @contextmanager
