@@ -349,7 +349,7 @@ def _check_places(root: Folder, out: Folder, names: Sequence[str]) -> None:
         for name in names:
             session, mixed = (root.path / name).resolve(), place_path / name
             among |= session in (place_path, *place_path.parents, mixed, *mixed.parents)
-            among |= home_path in mixed.parents and home_path not in place_path.parents
+            among |= home_path in (mixed, *mixed.parents) and home_path not in place_path.parents
     if among:
         raise InputError(f"{out.address}: mixes would end up among stems there: give a folder elsewhere")
 

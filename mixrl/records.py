@@ -159,7 +159,7 @@ def cause(error: BaseException, places: Mapping[str, str]) -> str:
     elif isinstance(error, OSError) and error.strerror:
         text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     else:
-        text = f"unexpected {type(error).__name__}: {error}"
+        text = f"unexpected {type(error).__name__}: {error}".removesuffix(": ")
     for place, name in places.items():
         for separator in ("/", "\\"):
             text = text.replace(f"{place}{separator}", "")

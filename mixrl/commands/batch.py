@@ -111,7 +111,7 @@ def batch(
 
 
 def _print_object(made: Batch) -> None:
-    from mixrl.records import as_json
+    import json
 
     sessions = [
         {
@@ -129,7 +129,7 @@ def _print_object(made: Batch) -> None:
         "core_hours_per_1000": made.core_hours_per_1000,
         "warnings": list(made.warnings),
     }
-    typer.echo(as_json(found, indent=2), nl=False)
+    typer.echo(json.dumps(found, indent=2))
 
 
 def _show(made: Batch) -> None:
