@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import re
 import signal
+import sys
 import threading
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures.process import BrokenProcessPool
@@ -64,7 +66,9 @@ def crew(engine: str = LOCAL, jobs: int | None = None) -> Iterator[Crew]:
     if engine == LOCAL:
         # one thread for BLAS: sums depend on their number
         try:
-            with parallel_config(backend="loky", inner_max_num_threads=1):
+            with parallel_config(backend="loky", inner_max_num_threads=1), warnings.catch_warnings():
+                # joblib replaces processes that have come to hold much memory: long sessions, no leak
+                warnings.filterwarnings("ignore", "A worker stopped while some jobs were given")
                 yield Crew(int(cpu_count()) if jobs is None else jobs)
         finally:
             _dismiss()
@@ -178,20 +182,21 @@ def _called(work: Callable[[_T], _R], name: str, task: _T, parent: int | None) -
 
 @lru_cache(maxsize=1)
 def _end_with(parent: int) -> None:
-    """A process whose parent was killed would write on beside the run that takes up its work."""
+    """A process whose parent was killed would write on beside the run that takes up its work. Ctrl-C it leaves to it."""
 
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(0.2)
         os._exit(1)
 
-    if os.getppid() == parent:  # not where the task runs in the same process after all
-        threading.Thread(target=watch, daemon=True).start()
+    if os.getppid() != parent:  # the task runs in the same process after all
+        return
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _deaths() -> tuple[type[BaseException], ...]:
     """What is raised where a process died."""
-    import sys
-
     scheduler = sys.modules.get("distributed.scheduler")
     return (BrokenProcessPool,) if scheduler is None else (BrokenProcessPool, scheduler.KilledWorker)

@@ -119,6 +119,38 @@ def test_a_batch_that_is_killed_again_and_again_ends_as_if_it_never_was(tmp_path
     assert tree(tmp_path / "out") == tree(tmp_path / "calm")
 
 
+def test_processes_end_with_the_one_that_started_them(tmp_path):
+    """Only that one is killed: nobody may write on beside the run that takes up its work."""
+    code = f"from test_batch_engines import sleep_on; sleep_on({str(tmp_path)!r})"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
+    process = subprocess.Popen([sys.executable, "-c", code], env=environment)
+    until = time.monotonic() + 60.0
+    while not (found := list(tmp_path.iterdir())) and time.monotonic() < until:
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    (worker,) = (int(path.name) for path in found)
+    while time.monotonic() < until:
+        try:
+            os.kill(worker, 0)
+        except ProcessLookupError:
+            return
+        if Path(f"/proc/{worker}/stat").exists() and Path(f"/proc/{worker}/stat").read_text().split()[2] == "Z":
+            return  # nobody waits for it where there is no init
+        time.sleep(0.05)
+    pytest.fail("it lives on")
+
+
+def sleep_on(folder: str) -> None:
+    with crew("local", 1) as by:
+        list(run(mark_and_sleep, {"a": folder}, by))
+
+
+def mark_and_sleep(folder: str) -> None:
+    Path(folder, str(os.getpid())).touch()
+    time.sleep(300)
+
+
 def test_ctrl_c_ends_it_at_once_and_finished_sessions_stay(tmp_path):
     root = songs(tmp_path / "songs", *(f"song {number}" for number in range(30)))
     process = subprocess.Popen(
