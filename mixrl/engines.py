@@ -182,7 +182,7 @@ def _called(work: Callable[[_T], _R], name: str, task: _T, parent: int | None) -
 
 @lru_cache(maxsize=1)
 def _end_with(parent: int) -> None:
-    """A process whose parent was killed would write on beside the run that takes up its work. Ctrl-C it leaves to it."""
+    """A process whose parent was killed would write on beside the run that takes up its work. Ctrl-C is not for it."""
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -30,7 +30,9 @@ def test_importing_mixrl_is_light():
     assert loaded.isdisjoint({*HEAVY, "typer", "rich"})
 
 
-@pytest.mark.parametrize("arguments", ["--help", "mix --help", "batch --help", "train --help", "evaluate search --help", "--version"])
+@pytest.mark.parametrize(
+    "arguments", ["--help", "mix --help", "batch --help", "train --help", "evaluate search --help", "--version"]
+)
 def test_help_is_light(arguments):
     code = f"import atexit, mixrl.commands; atexit.register(lambda: exec({REPORT!r})); mixrl.commands.main()"
     loaded = modules(code, *arguments.split())
