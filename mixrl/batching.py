@@ -47,6 +47,7 @@ from mixrl.records import (
     is_audio,
     is_input,
     is_whole,
+    placeless,
     read_record,
     remove_others,
     versioned,
@@ -128,8 +129,8 @@ class How:
         """All that a mix depends on but its session; what is left to the session's ``mixrl.toml`` is not there."""
         said = {"target": self.target, "ceiling": self.ceiling}
         return {
-            **{name: value for name, value in said.items() if not isinstance(value, Unsaid)},
-            "bpm": self.bpm,
+            **{name: _float(value) for name, value in said.items() if not isinstance(value, Unsaid)},
+            "bpm": _float(self.bpm),
             "strength": {kind: float(self.strength[kind]) for kind in sorted(self.strength)},
             "steps": self.steps,
             "polish": self.polish,
@@ -209,7 +210,7 @@ def batch(
             )
             for number, name in enumerate(names)
         }  # fmt: skip
-        mixes.remove(ALL)  # what it gathers is about to change
+        _begin(mixes)
         _sweep(mixes, tasks.values())
         try:
             with _watched(tasks, stages), closing(run(mix_session, tasks, by)) as finished:
@@ -235,7 +236,7 @@ def find_sessions(root: Folder, out: Folder) -> tuple[tuple[str, ...], tuple[str
         raise
     except Exception as error:
         # a storage has errors of its own
-        raise InputError(f"{cause(error, {})}: cannot be listed: check {root.address} and its permissions") from None
+        raise InputError(f"{root.address}: cannot be listed ({cause(error)}): check it and its permissions") from None
     names, loose = sessions_among(files)
     if not names:
         mend = "mix it with `mixrl mix`, or give the folder above" if loose else "give a folder of session folders"
@@ -378,9 +379,19 @@ def _scratch() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def _begin(out: Folder) -> None:
+    """Make the folder for the mixes; what gathers former results is about to change, and is removed."""
+    try:
+        if not out.remote:
+            out.path.mkdir(parents=True, exist_ok=True)
+        out.remove(ALL)
+    except Exception as error:  # a storage has errors of its own
+        raise ProcessingError(f"{out.address}: cannot be written to ({cause(error)}): give another folder") from None
+
+
 def _sweep(out: Folder, tasks: Iterable[Task]) -> None:
     for folder in (out, *(task.out for task in tasks)):
-        with suppress(OSError):  # where nothing can be removed nothing can be written: the session will say so
+        with suppress(Exception):  # where nothing can be removed nothing can be written: the session will say so
             folder.sweep()
 
 
@@ -447,7 +458,7 @@ def mix_session(task: Task) -> Result:
             places = {str(place): task.session, **places}
             return result(MIXED, _made(task, folder, place, inputs, places, stage))
     except Exception as error:
-        return result(FAILED, _failed(task, old, inputs, cause(error, places)))
+        return result(FAILED, _failed(task, old, inputs, placeless(cause(error), places)))
 
 
 def _kept(task: Task, old: Record | None, inputs: Inputs) -> Record | None:
@@ -493,7 +504,7 @@ def _made(
         winner=made.winner,
         score_before=_rounded(made.score_before, 6),
         score_after=_rounded(made.score_after, 6),
-        warnings=[cause(ProcessingError(text), places) for text in (*made.warnings, *delivery.warnings)],
+        warnings=[placeless(text, places) for text in (*made.warnings, *delivery.warnings)],
     )
     write_record(record, task.out)
     remove_others(task.out, names)
@@ -509,6 +520,11 @@ def _planned(how: How, folder: Path, stage: Stage) -> Mix:
 
 def _delivered(made: Mix, path: Path, how: How) -> Delivery:
     return made.write(path, encoding=how.encoding, force=True)
+
+
+def _float(value: float | None) -> float | None:
+    """The same text for 1 and 1.0."""
+    return None if value is None else float(value)
 
 
 def _rounded(value: float | None, digits: int) -> float | None:

@@ -9,15 +9,17 @@ import sys
 import threading
 import time
 import warnings
+from asyncio import CancelledError as TaskCancelled
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping
+from concurrent.futures import CancelledError
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, TypeVar
 
-from mixrl.errors import InputError
+from mixrl.errors import InputError, ProcessingError
 
 LOCAL = "local"
 CLUSTER = "dask://"
@@ -74,6 +76,7 @@ def crew(engine: str = LOCAL, jobs: int | None = None) -> Iterator[Crew]:
             _dismiss()
         return
     import distributed
+    from distributed.comm.core import CommClosedError
 
     connect: Any = distributed.Client
     address = engine.removeprefix(CLUSTER)
@@ -86,8 +89,12 @@ def crew(engine: str = LOCAL, jobs: int | None = None) -> Iterator[Crew]:
         threads = sum(client.nthreads().values())
         if not threads:
             raise InputError(f"{engine}: the scheduler has no workers: start some with `dask worker {address}`")
-        with parallel_config(backend="dask", client=client):
-            yield Crew(threads if jobs is None else jobs, local=False)
+        try:
+            with parallel_config(backend="dask", client=client):
+                yield Crew(threads if jobs is None else jobs, local=False)
+        except (TaskCancelled, CancelledError, CommClosedError):
+            mend = "start it again, and go on with --resume"
+            raise ProcessingError(f"{engine}: the Dask scheduler was lost: {mend}") from None
 
 
 def run(

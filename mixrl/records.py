@@ -149,9 +149,8 @@ def remove_others(out: Folder, kept: Iterable[str]) -> None:
             out.remove(name)
 
 
-def cause(error: BaseException, places: Mapping[str, str]) -> str:
-    """Why something failed, in a line. places: names for folders, whose paths are not the same on every machine; a file
-    in one of them is named from there."""
+def cause(error: BaseException) -> str:
+    """Why something failed, in a line."""
     if isinstance(error, MixrlError):
         text = str(error)
     elif isinstance(error, MemoryError):
@@ -160,11 +159,17 @@ def cause(error: BaseException, places: Mapping[str, str]) -> str:
         text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     else:
         text = f"unexpected {type(error).__name__}: {error}".removesuffix(": ")
+    return " ".join(text.split())
+
+
+def placeless(text: str, places: Mapping[str, str]) -> str:
+    """A message with names instead of the paths of folders, which are not the same on every machine; a file in one of
+    these folders is named from there."""
     for place, name in places.items():
         for separator in ("/", "\\"):
             text = text.replace(f"{place}{separator}", "")
         text = text.replace(place, name)
-    return " ".join(text.split())
+    return text
 
 
 def _digest(data: bytes) -> str:

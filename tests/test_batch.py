@@ -12,7 +12,7 @@ import pytest
 import soundfile
 from stems import RATE, band, beat, libebur128, mixrl, write
 
-from mixrl import InputError, read_recipe
+from mixrl import InputError, ProcessingError, read_recipe
 from mixrl.batching import How, Task, batch, find_sessions, mix_session, sessions_among
 from mixrl.records import read_record
 from mixrl.storage import Folder
@@ -380,3 +380,6 @@ def test_from_python(tmp_path):
     assert {name for stage in stages for name in stage} == {"a"}
     with pytest.raises(InputError, match="--resume"):
         batch(tmp_path / "songs", tmp_path / "out")
+    (tmp_path / "file").touch()
+    with pytest.raises(ProcessingError, match="cannot be written to"):
+        batch(tmp_path / "songs", tmp_path / "file" / "out")

@@ -9,7 +9,7 @@ import typer
 from mixrl.presets import PRESETS
 
 if TYPE_CHECKING:
-    from mixrl.batching import Batch
+    from mixrl.batching import Batch, Result
 
 
 def batch(
@@ -73,14 +73,14 @@ def batch(
 
     target_lufs, ceiling_dbtp = loudness_of(target, preset, ceiling)
     done = 0
-    with batch_bar(quiet=json) as (finished, stages):
+    try:
+        with batch_bar(quiet=json) as (finished, stages):
 
-        def count(result: object, number: int, total: int) -> None:
-            nonlocal done
-            done = number
-            finished(result, number, total)  # type: ignore[arg-type]
+            def count(result: Result, number: int, total: int) -> None:
+                nonlocal done
+                done = number
+                finished(result, number, total)
 
-        try:
             made = mix_all(
                 root,
                 output,
@@ -99,9 +99,9 @@ def batch(
                 progress=count,
                 stages=stages,
             )
-        except KeyboardInterrupt:
-            typer.echo(f"finished sessions stay ({done} so far): go on with --resume", err=True)
-            raise
+    except KeyboardInterrupt:
+        typer.echo(f"finished sessions stay ({done} so far): go on with --resume", err=True)
+        raise
     if json:
         _print_object(made)
     else:
@@ -152,7 +152,9 @@ def _show(made: Batch) -> None:
         record = result.record
         what = result.status if result.error is None else f"failed: {result.error}"
         if result.error is None and record.target_reached is False:
-            what += " (target not reached)"
+            what += ", target not reached"
+        if record.warnings:
+            what += f", {len(record.warnings)} warning{'s'[: len(record.warnings) > 1]}"
         levels = ("-" if x is None else f"{x:.1f}" for x in (record.integrated_lufs, record.true_peak_dbtp))
         cells = (result.session, what, *levels, record.winner or "-", f"{result.seconds:.1f}")
         table.add_row(*map(Text, cells))  # a name may look like markup
