@@ -20,6 +20,7 @@ from mixrl.errors import InputError, MixrlError, ProcessingError
 
 if TYPE_CHECKING:
     from mixrl.agent.policy import Policy, load_policy
+    from mixrl.batching import Batch, Result, batch
     from mixrl.check import Finding, check
     from mixrl.delivery import Delivery
     from mixrl.env import MixEnv, make_env
@@ -34,6 +35,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "mixrl.agent.policy": ("Policy", "load_policy"),
+    "mixrl.batching": ("Batch", "Result", "batch"),
     "mixrl.check": ("Finding", "check"),
     "mixrl.delivery": ("Delivery",),
     "mixrl.env": ("MixEnv", "make_env"),
@@ -47,6 +49,7 @@ _HOMES = {
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "Batch",
     "Candidate",
     "Delivery",
     "EqBand",
@@ -64,10 +67,12 @@ __all__ = [
     "Policy",
     "ProcessingError",
     "Recipe",
+    "Result",
     "Scene",
     "Session",
     "Stem",
     "StripSettings",
+    "batch",
     "check",
     "deliver_mix",
     "load_policy",

@@ -43,7 +43,7 @@ from mixrl.quiet import quiet
 
 __all__ = [
     "BLOCK", "ArraySource", "Encoding", "FileSource", "FloatArray", "Probe", "Source", "TemporaryAudio", "Writer",
-    "ahead", "atomic_path", "encoding_for", "probe", "read", "resampled", "spooled",
+    "ahead", "atomic_path", "encoding_for", "probe", "read", "resampled", "spooled", "temporary_folder",
 ]  # fmt: skip
 
 FloatArray = NDArray[np.float32]
@@ -216,7 +216,7 @@ class _Place(NamedTuple):
 
 def _nameless_file() -> BinaryIO:
     def made() -> BinaryIO:
-        return cast(BinaryIO, tempfile.TemporaryFile(buffering=0, prefix="mixrl-", dir=_temporary_folder()))
+        return cast(BinaryIO, tempfile.TemporaryFile(buffering=0, prefix="mixrl-", dir=temporary_folder()))
 
     try:
         return made()
@@ -231,14 +231,15 @@ def _nameless_file() -> BinaryIO:
         return made()
 
 
-def _temporary_folder() -> str | None:
+def temporary_folder() -> str | None:
+    """Where big temporary files go; None for where Python puts them."""
     if not os.environ.get("TMPDIR") and os.access("/var/tmp", os.W_OK):
         return "/var/tmp"
     return None
 
 
 def _folder() -> str:
-    return _temporary_folder() or tempfile.gettempdir()
+    return temporary_folder() or tempfile.gettempdir()
 
 
 def _no_room(error: OSError) -> str:

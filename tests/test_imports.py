@@ -12,7 +12,7 @@ import pytest
 from stems import band, write
 
 ROOT = Path(__file__).parent.parent
-HEAVY = ("torch", "scipy", "librosa", "pedalboard", "numba", "gymnasium", "soundfile", "soxr", "safetensors")
+HEAVY = ("torch", "scipy", "librosa", "pedalboard", "numba", "gymnasium", "soundfile", "soxr", "safetensors", "joblib")
 REPORT = "import json, sys; print(json.dumps(sorted(sys.modules)), file=sys.stderr)"
 
 
@@ -30,7 +30,9 @@ def test_importing_mixrl_is_light():
     assert loaded.isdisjoint({*HEAVY, "typer", "rich"})
 
 
-@pytest.mark.parametrize("arguments", ["--help", "mix --help", "train --help", "evaluate search --help", "--version"])
+@pytest.mark.parametrize(
+    "arguments", ["--help", "mix --help", "batch --help", "train --help", "evaluate search --help", "--version"]
+)
 def test_help_is_light(arguments):
     code = f"import atexit, mixrl.commands; atexit.register(lambda: exec({REPORT!r})); mixrl.commands.main()"
     loaded = modules(code, *arguments.split())

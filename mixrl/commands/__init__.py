@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import errno
 import io
 import os
@@ -15,6 +16,7 @@ import typer
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from mixrl.commands.balance import balance
+from mixrl.commands.batch import batch
 from mixrl.commands.check import check
 from mixrl.commands.dataset import dataset
 from mixrl.commands.evaluate import evaluate
@@ -37,7 +39,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain help is quicker: no rich behind it
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (mix, render, measure, check, explain, train, levels, roles, dataset):
+for command in (mix, batch, render, measure, check, explain, train, levels, roles, dataset):
     app.command()(command)
 evaluate.command()(balance)
 evaluate.command("roles")(evaluate_roles)
@@ -113,6 +115,8 @@ def script() -> None:
         sys.stderr.flush()
     except BrokenPipeError:
         code = 1
+    if "joblib" in sys.modules:  # what its processes shared would be left to others to clear away
+        atexit._run_exitfuncs()
     os._exit(code if isinstance(code, int) else int(code is not None))
 
 

@@ -74,7 +74,7 @@ def mix(
     from mixrl.mixer import POLISH, write_candidates, write_stems
     from mixrl.mixer import mix as mix_folder
 
-    target_lufs, ceiling_dbtp = _loudness(target, preset, ceiling)
+    target_lufs, ceiling_dbtp = loudness_of(target, preset, ceiling)
     output = Path(f"{folder.resolve().name or 'mix'}.wav") if output is None else output
     encoding_for(output, encoding)
     check_outputs((output, recipe), (stems, ab), folder, force)
@@ -85,7 +85,7 @@ def mix(
             ceiling=ceiling_dbtp,
             bpm=bpm,
             locked=lock or (),
-            strength=_strengths(strength),
+            strength=strengths_of(strength),
             steps=steps,
             polish=POLISH if polish is None else polish,
             seed=seed,
@@ -108,10 +108,11 @@ def mix(
         _show(made, delivery, output, warnings)
 
 
-def _loudness(
+def loudness_of(
     target: float | None, preset: str | None, ceiling: float | None
 ) -> tuple[float | Unsaid, float | Unsaid]:
-    """Target and ceiling, as far as they were asked for."""
+    """Target (LUFS) and ceiling (dBTP), as far as they were asked for. InputError for no preset, and for a target
+    beside one."""
     from mixrl.errors import InputError
     from mixrl.mixer import UNSAID
 
@@ -125,7 +126,8 @@ def _loudness(
     return UNSAID if target is None else target, UNSAID if ceiling is None else ceiling
 
 
-def _strengths(text: str | None) -> dict[str, float]:
+def strengths_of(text: str | None) -> dict[str, float]:
+    """How much of each kind of move to keep, from "gain=1,eq=0.5". InputError for what is not written like that."""
     from mixrl.errors import InputError
 
     found = {}

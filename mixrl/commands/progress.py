@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mixrl.batching import Result
 
 
 @contextmanager
@@ -41,3 +46,78 @@ def sessions_bar(count: int) -> Iterator[Callable[[str], None]]:
                 console.print(f"{made}/{count} done with {name}", soft_wrap=True, markup=False)
 
         yield done
+
+
+@contextmanager
+def batch_bar(
+    quiet: bool = False,
+) -> Iterator[tuple[Callable[[Result, int, int], None], Callable[[Mapping[str, str]], None]]]:
+    """Yields what ``mixrl.batch`` calls: with each finished session, and with what is being done by session. On a
+    terminal that is a bar and a line for each session at work; where stderr is none, a line for each finished one."""
+    from rich.console import Console, Group
+    from rich.live import Live
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.text import Text
+
+    console = Console(stderr=True, highlight=False)
+    if quiet:
+        yield lambda result, done, total: None, lambda stages: None
+        return
+    columns = BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False)
+    bar = Progress(*columns, console=console)
+    task = bar.add_task("", total=None)
+    now: Mapping[str, str] = {}
+    started, mixed = time.monotonic(), 0
+
+    def finished(result: Result, done: int, total: int) -> None:
+        nonlocal mixed
+        mixed += result.status != "skipped"
+        left = (time.monotonic() - started) / mixed * (total - done) if mixed and done < total else None
+        estimate = "" if left is None else f"about {duration(left)} left"
+        bar.update(task, completed=done, total=total, description=estimate)
+        if not console.is_terminal or result.error:
+            said = f"{done}/{total} {_outcome(result)}"
+            line = f"{said}, {estimate}" if estimate and not console.is_terminal else said
+            console.print(line, soft_wrap=True, markup=False)
+
+    def at_work(stages: Mapping[str, str]) -> None:
+        nonlocal now
+        now = stages
+
+    def view() -> Group:
+        return Group(bar, *(Text(f"{name}: {stage}") for name, stage in sorted(now.items())))
+
+    if not console.is_terminal:
+        yield finished, at_work
+        return
+    live: Live | None = None
+
+    def shown(stages: Mapping[str, str]) -> None:
+        nonlocal live
+        if live is None:  # only now, so that bad usage is one line
+            live = Live(get_renderable=view, console=console, transient=True, refresh_per_second=4)
+            live.start()
+        at_work(stages)
+
+    try:
+        yield finished, shown
+    finally:
+        if live is not None:
+            live.stop()
+
+
+def duration(seconds: float) -> str:
+    """ "40 s", "7 min", "2 h 10 min"."""
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60.0)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _outcome(result: Result) -> str:
+    record = result.record
+    if result.error is not None:
+        return f"{result.session}: failed: {result.error}"
+    loudness = "silent" if record.integrated_lufs is None else f"{record.integrated_lufs:.1f} LUFS"
+    took = "skipped" if result.status == "skipped" else f"{result.seconds:.1f} s"
+    return f"{result.session}: {loudness}, {record.winner}, {took}"
