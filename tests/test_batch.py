@@ -267,6 +267,10 @@ def damage(path: Path) -> None:
     path.write_bytes(data)
 
 
+def claim_nothing(path: Path) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), "outputs": {}}))
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -280,6 +284,7 @@ def damage(path: Path) -> None:
         lambda at: (at / "out/a/result.json").write_bytes((at / "out/a/result.json").read_bytes()[:200]),
         lambda at: (at / "out/a/result.json").write_text('{"format": "other", "version": 1}'),
         lambda at: (at / "out/a/result.json").write_text("[]"),
+        lambda at: claim_nothing(at / "out/a/result.json"),
         lambda at: (at / "out/a/result.json").write_bytes(b"\xff\xfe\x00"),
     ],
 )
