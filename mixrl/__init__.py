@@ -20,7 +20,7 @@ from mixrl.errors import InputError, MixrlError, ProcessingError
 
 if TYPE_CHECKING:
     from mixrl.agent.policy import Policy, load_policy
-    from mixrl.batching import Batch, Result, batch
+    from mixrl.batching import Batch, batch
     from mixrl.check import Finding, check
     from mixrl.delivery import Delivery
     from mixrl.env import MixEnv, make_env
@@ -30,12 +30,13 @@ if TYPE_CHECKING:
     from mixrl.scene import Scene
     from mixrl.session import Session, Stem, load_session
     from mixrl.settings import EqBand, MasterSettings, MixSettings, StripSettings
+    from mixrl.worker import Result
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "mixrl.agent.policy": ("Policy", "load_policy"),
-    "mixrl.batching": ("Batch", "Result", "batch"),
+    "mixrl.batching": ("Batch", "batch"),
     "mixrl.check": ("Finding", "check"),
     "mixrl.delivery": ("Delivery",),
     "mixrl.env": ("MixEnv", "make_env"),
@@ -45,6 +46,7 @@ _HOMES = {
     "mixrl.scene": ("Scene",),
     "mixrl.session": ("Session", "Stem", "load_session"),
     "mixrl.settings": ("EqBand", "MasterSettings", "MixSettings", "StripSettings"),
+    "mixrl.worker": ("Result",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -64,7 +64,7 @@ class MasterGain:
 
     target_reached: within 0.1 LU, or no target was set. limiting_db: 99th percentile of gain reduction over
     10 ms frames. integrated_lufs, psr_db: after the limiter; None where not defined. passes: how often the
-    audio was read to find out (0: nothing needed limiting).
+    audio was read to find out (0: nothing needed limiting). premaster_lufs: before any gain.
     """
 
     target_reached: bool
@@ -73,6 +73,7 @@ class MasterGain:
     psr_db: float | None
     passes: int
     warnings: tuple[str, ...] = ()
+    premaster_lufs: float | None = None
 
 
 @dataclass(frozen=True)
@@ -256,7 +257,9 @@ def _solve(premaster: _Premaster, master: MasterSettings) -> tuple[_Outcome, Mas
         reached = _reached(outcome.loudness, target)
         if not reached:
             warnings = (_not_reached(outcome, target, min_psr, blocked_by),)
-    return outcome, MasterGain(reached, outcome.limiting_db, outcome.loudness, outcome.psr_db, passes, warnings)
+    return outcome, MasterGain(
+        reached, outcome.limiting_db, outcome.loudness, outcome.psr_db, passes, warnings, before.integrated_lufs
+    )
 
 
 def _search(

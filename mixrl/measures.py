@@ -59,6 +59,8 @@ class Facts:
     guesses: N roles that are told by sound where ``roles`` has None, or None; None: nobody listened for them.
     own_groups: N, whether a stem's group is its own (its folder's, or as ``mixrl.toml`` says) and not its role's; None:
     nobody knows, and only a name without a folder and the group of no role tell that it is not.
+    album_tone_db: (31,) how far the songs of the album that this one is on are from finished songs, as
+    ``album.shared_tone`` gives it; None: it stands alone.
     """
 
     names: tuple[str, ...]
@@ -74,6 +76,7 @@ class Facts:
     expected: Expected | None = None
     guesses: tuple[str | None, ...] | None = None
     own_groups: tuple[bool, ...] | None = None
+    album_tone_db: Array | None = None
 
     @cached_property
     def known_roles(self) -> tuple[str | None, ...]:

@@ -152,7 +152,8 @@ class Mixer:
     move (gain, pan, eq, highpass, compressor, polarity, tempo): how much of what was planned is kept, 0 for none.
     steps: settings changed at the most (None: any number, and the policy makes 64 moves at the most, or four a stem).
     seed: of the dither. policy: None for the one that ships. polish: mixes that the local search
-    after the policy may try (0: none).
+    after the policy may try (0: none). album_tone: of the songs of the album that this one is on, as
+    ``album.shared_tone`` gives it.
     """
 
     target: float | None = -14.0
@@ -164,6 +165,7 @@ class Mixer:
     seed: int = 0
     policy: Policy | None = None
     polish: int = POLISH
+    album_tone: Sequence[float] | None = None
 
     def __post_init__(self) -> None:
         if self.target is not None:
@@ -230,6 +232,8 @@ class Mixer:
             above = whole(session, heard, as_named, as_named.neutral()).louder_lu
             as_named = as_named.with_facts(replace(as_named.facts, target_lufs=as_named.facts.target_lufs + above))
         scene = informed(guessed(as_named))
+        if self.album_tone is not None:
+            scene = scene.with_facts(replace(scene.facts, album_tone_db=np.asarray(self.album_tone, dtype=np.float64)))
         neutral = scene.neutral()
         settings, moves = self._act(scene, locked, progress)
         rules = rule_mix(scene)
@@ -367,6 +371,7 @@ def mix(
     include: Sequence[str] = (),
     policy: Policy | None = None,
     polish: int = POLISH,
+    album_tone: Sequence[float] | None = None,
     progress: Progress = lambda what, share: None,
 ) -> Mix:
     """Mix a folder of stems: ``mixrl.mix("my-song", target=-14.0).write("my-song.wav")``.
@@ -378,7 +383,7 @@ def mix(
     """
     mixer = Mixer(
         -14.0 if isinstance(target, Unsaid) else target, -1.0 if isinstance(ceiling, Unsaid) else ceiling,
-        bpm, locked, strength or {}, steps, seed, policy, polish,
+        bpm, locked, strength or {}, steps, seed, policy, polish, album_tone,
     )  # fmt: skip
     progress("loading", 0.0)
     session = load_session(folder, include=include)

@@ -3,7 +3,7 @@
 A record holds no times and no places, so that the same work leaves the same bytes, however often it was interrupted:
 
     session       its name: where it lies below ROOT
-    status        "mixed" or "failed"
+    status        "mixed" or "failed"; "listened" or "planned" for a song of an album that is on its way
     error         why it failed, in a line; null
     inputs        by file: what it holds, "blake2b:" and 64 hexadecimal digits
     versions      by file: what the storage calls its version; only of sessions in a storage
@@ -11,6 +11,8 @@ A record holds no times and no places, so that the same work leaves the same byt
     outputs       by file: what it holds, as of inputs
     sizes         by file: bytes
     integrated_lufs, true_peak_dbtp, target_reached, winner, score_before, score_after, warnings
+    album         of a song of an album: tone_db (its own), shared_tone_db; premaster_lufs and reached_lufs, of its mix
+                  before the master and brought to the target by itself; warnings, of its plan; offset_db, the album's
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from mixrl.wishes import FILE
 RESULT = "result.json"
 FORMAT = "mixrl-result"
 VERSION = 1
-MIXED, FAILED = "mixed", "failed"
+MIXED, FAILED, LISTENED, PLANNED = "mixed", "failed", "listened", "planned"
 OUTPUTS = ("mix.wav", "mix.flac", "recipe.json")
 
 
@@ -53,6 +55,7 @@ class Record:
     score_before: float | None = None
     score_after: float | None = None
     warnings: Sequence[str] = ()
+    album: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
@@ -113,7 +116,7 @@ def read_record(out: Folder) -> Record | None:
         if (said.pop("format"), said.pop("version")) != (FORMAT, VERSION):
             return None
         record = Record(**said)
-        maps = record.inputs, record.versions, record.settings, record.outputs, record.sizes
+        maps = record.inputs, record.versions, record.settings, record.outputs, record.sizes, record.album
         sound = all(isinstance(value, dict) for value in maps) and isinstance(record.warnings, list)
         return record if sound and set(said) == {one.name for one in fields(Record)} else None
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
@@ -133,10 +136,11 @@ def as_json(value: object, indent: int | None = None) -> bytes:
         return (json.dumps(value, indent=indent, allow_nan=False) + "\n").encode()
 
 
-def is_whole(record: Record, out: Folder) -> bool:
-    """Whether the files that the record lists are there and hold what they held; in a storage, are as long as they
-    were."""
-    for name, digest in record.outputs.items():
+def is_whole(record: Record, out: Folder, names: Sequence[str] | None = None) -> bool:
+    """Whether the files that the record lists, or some of them, are there and hold what they held; in a storage, are as
+    long as they were."""
+    for name in record.outputs if names is None else names:
+        digest = record.outputs.get(name)
         if out.size(name) != record.sizes.get(name) or (not out.remote and out.digest(name) != digest):
             return False
     return bool(record.outputs)

@@ -27,6 +27,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mixrl.compiled import summing
 from mixrl.measures import CENTRES_HZ, Array, Facts, Measures
@@ -135,9 +136,9 @@ def yardstick(facts: Facts) -> Yardstick:
     home, kept, leaning = np.zeros(count), np.zeros(count), _LEANING_DB
     if facts.expected is not None:
         mix = facts.expected.mix
-        own = np.where(judged, mix.spectrum_db - level, 0.0)
-        own = np.where(judged, own - own.sum() / max(judged.sum(), 1), 0.0)
-        level = level + TRUST * np.clip(own, -_FAR_OFF_DB, _FAR_OFF_DB)
+        own, _ = own_tone(facts)
+        far = own if facts.album_tone_db is None else np.where(judged, facts.album_tone_db, 0.0)
+        level = level + own - (1.0 - TRUST) * far
         deeper = np.minimum(mix.audibility_db - quiet, 0.0)
         quiet = quiet + np.where(mix.audibility_db < _UNHEARD_DB, 1.0, _TRUST_IN_QUIET) * deeper
         effort = _EFFORT_ON_PEOPLES
@@ -163,6 +164,17 @@ def yardstick(facts: Facts) -> Yardstick:
         target=facts.tempo_target,
         sure=facts.tempo_weight,
     )
+
+
+def own_tone(facts: Facts) -> tuple[Array, NDArray[np.bool_]]:
+    """(31,) how far the stems as they came, at the levels where people would have them, are from finished songs, dB per
+    third-octave, as far as that is no fault; and where that is known."""
+    judged = facts.counted & (_JUDGED_HZ[0] < CENTRES_HZ) & (_JUDGED_HZ[1] > CENTRES_HZ)
+    if facts.expected is None:
+        return np.zeros(len(CENTRES_HZ)), np.zeros(len(CENTRES_HZ), dtype=bool)
+    own = np.where(judged, facts.expected.mix.spectrum_db - reference().level_db, 0.0)
+    own = np.where(judged, own - own.sum() / max(judged.sum(), 1), 0.0)
+    return np.clip(own, -_FAR_OFF_DB, _FAR_OFF_DB), judged
 
 
 def _corridor(facts: Facts) -> Array:

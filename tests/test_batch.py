@@ -13,9 +13,11 @@ import soundfile
 from stems import RATE, band, beat, libebur128, mixrl, write
 
 from mixrl import InputError, ProcessingError, read_recipe
-from mixrl.batching import How, Task, batch, find_sessions, mix_session, sessions_among
+from mixrl.batching import batch
+from mixrl.finding import find_sessions, sessions_among
 from mixrl.records import read_record
 from mixrl.storage import Folder
+from mixrl.worker import How, Task, work_on
 
 QUICK = ("--polish", "0", "--steps", "0")
 FAST = {"polish": 0, "steps": 0}
@@ -50,7 +52,7 @@ def one(root: Path, out: Path, name: str = "a", **options):
     """Mix one session in this process."""
     how = How(**FAST, **options.pop("how", {}))
     task = Task(name, Folder(str(root / name)), Folder(str(out / name)), how, how.settings(), **options)
-    return mix_session(task)
+    return work_on(task)
 
 
 # ----------------------------------------------------------------------------------------------- what is a session
@@ -327,7 +329,7 @@ def test_a_mix_stays_where_only_making_it_again_failed(mixed, monkeypatch):
         raise MemoryError
 
     (mixed / "out" / "a" / "recipe.json").unlink()
-    monkeypatch.setattr("mixrl.batching._planned", full)
+    monkeypatch.setattr("mixrl.worker._planned", full)
     made = one(mixed / "songs", mixed / "out", resume=True)
     assert (made.status, made.record.outputs) == ("failed", {})
     assert made.error.startswith("out of memory")
@@ -350,14 +352,14 @@ def test_any_error_is_a_line_without_places(error, said, mixed, monkeypatch):
     def broken(how, folder, stage):
         raise error(folder)
 
-    monkeypatch.setattr("mixrl.batching._planned", broken)
+    monkeypatch.setattr("mixrl.worker._planned", broken)
     assert one(mixed / "songs", mixed / "out", force=True).error == said
 
 
 def test_a_worker_of_another_version_does_not_mix(mixed):
     how = How(**FAST)
     other = {**how.settings(), "mixrl": "9"}
-    made = mix_session(Task("a", Folder(str(mixed / "songs/a")), Folder(str(mixed / "new/a")), how, other))
+    made = work_on(Task("a", Folder(str(mixed / "songs/a")), Folder(str(mixed / "new/a")), how, other))
     assert made.status == "failed"
     assert "another version of mixrl" in made.error
 

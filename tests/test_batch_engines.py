@@ -15,8 +15,9 @@ import pytest
 from test_batch import songs, tree
 
 from mixrl import InputError
-from mixrl.batching import ALL, SKIPPED, batch
+from mixrl.batching import ALL, batch
 from mixrl.engines import Killed, check_engine, crew, run
+from mixrl.worker import SKIPPED
 
 ROOT = Path(__file__).parent.parent
 FAST = {"polish": 0, "steps": 0}
@@ -65,7 +66,7 @@ def test_without_dask_it_says_what_to_install(monkeypatch):
 
 def test_a_session_whose_process_is_killed_is_recorded(tmp_path, monkeypatch):
     songs(tmp_path / "songs", "a", "b")
-    monkeypatch.setattr("mixrl.batching.mix_session", kill_for_a)
+    monkeypatch.setattr("mixrl.batching.work_on", kill_for_a)
     made = batch(tmp_path / "songs", tmp_path / "out", jobs=2, **FAST)
     assert [result.status for result in made.results] == ["failed", "mixed"]
     assert made.results[0].error.startswith("the process that mixed it was killed by SIGKILL(-9) (out of memory?)")
@@ -76,11 +77,11 @@ def test_a_session_whose_process_is_killed_is_recorded(tmp_path, monkeypatch):
 
 
 def kill_for_a(task):
-    from mixrl.batching import mix_session
+    from mixrl.worker import work_on
 
     if task.session == "a":
         os.kill(os.getpid(), signal.SIGKILL)
-    return mix_session(task)
+    return work_on(task)
 
 
 # ----------------------------------------------------------------------------------------------- killed batches

@@ -12,9 +12,11 @@ import pytest
 from test_batch import identity, one, songs, tree
 
 from mixrl import InputError
-from mixrl.batching import How, Task, batch, find_sessions, mix_session
+from mixrl.batching import batch
+from mixrl.finding import find_sessions
 from mixrl.records import read_record
 from mixrl.storage import Folder
+from mixrl.worker import How, Task, work_on
 
 FAST = {"polish": 0, "steps": 0}
 
@@ -49,7 +51,7 @@ def test_a_session_in_a_storage_is_mixed_and_then_neither_read_nor_mixed_again(m
     songs(tmp_path / "songs", "a")
     sent(memory, tmp_path / "songs", "memory://songs")
     assert find_sessions(Folder("memory://songs"), Folder("memory://songs/out"))[0] == ("a",)
-    assert mix_session(remote_task(scratch=tmp_path)).status == "mixed"
+    assert work_on(remote_task(scratch=tmp_path)).status == "mixed"
     assert [path.name for path in tmp_path.iterdir()] == ["songs"]  # no copy is left
     here = one(tmp_path / "songs", tmp_path / "out").record
     there = read_record(Folder("memory://mixes/a"))
@@ -58,26 +60,26 @@ def test_a_session_in_a_storage_is_mixed_and_then_neither_read_nor_mixed_again(m
     assert memory.cat("/mixes/a/mix.wav") == (tmp_path / "out/a/mix.wav").read_bytes()
     with monkeypatch.context() as patched:
         patched.setattr(Folder, "fetch", None)
-        assert mix_session(remote_task(resume=True)).status == "skipped"
+        assert work_on(remote_task(resume=True)).status == "skipped"
     memory.pipe("/mixes/a/mix.wav", memory.cat("/mixes/a/mix.wav")[:-1])
-    assert mix_session(remote_task(resume=True)).status == "mixed"
+    assert work_on(remote_task(resume=True)).status == "mixed"
 
 
 def test_what_was_sent_again_is_compared_and_what_is_new_is_mixed(memory, tmp_path):
     songs(tmp_path / "songs", "a")
     sent(memory, tmp_path / "songs", "memory://songs")
-    assert mix_session(remote_task()).status == "mixed"
+    assert work_on(remote_task()).status == "mixed"
     before = read_record(Folder("memory://mixes/a")).versions
     time.sleep(0.01)
     memory.pipe("/songs/a/kick.wav", memory.cat("/songs/a/kick.wav"))
-    assert mix_session(remote_task(resume=True)).status == "skipped"
+    assert work_on(remote_task(resume=True)).status == "skipped"
     after = read_record(Folder("memory://mixes/a")).versions
     assert after["bass.wav"] == before["bass.wav"]
     assert after["kick.wav"] != before["kick.wav"]
     memory.pipe("/songs/a/kick.wav", memory.cat("/songs/a/kick.wav")[:-300] + bytes(300))
-    assert mix_session(remote_task(resume=True)).status == "mixed"
+    assert work_on(remote_task(resume=True)).status == "mixed"
     memory.pipe("/songs/a/kick.wav", b"")
-    made = mix_session(remote_task(resume=True))
+    made = work_on(remote_task(resume=True))
     assert (made.status, made.error.split(":")[0]) == ("failed", "kick.wav")
     assert memory.ls("/mixes/a", detail=False) == ["/mixes/a/result.json"]
 

@@ -9,7 +9,8 @@ import typer
 from mixrl.presets import PRESETS
 
 if TYPE_CHECKING:
-    from mixrl.batching import Batch, Result
+    from mixrl.batching import Batch
+    from mixrl.worker import Result
 
 
 def batch(
@@ -58,6 +59,9 @@ def batch(
         typer.Option(min=0, help="Mixes to try around the policy's (default: 1000; 0: none).", show_default=False),
     ] = None,
     encoding: Annotated[str, typer.Option(help="wav16, wav24, wav32f, flac16, flac24.")] = "wav24",
+    album: Annotated[
+        bool, typer.Option("--album", help="The songs of a folder are an album: one offset in level and tone for all.")
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the dither.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print one object for machines.")] = False,
 ) -> None:
@@ -96,6 +100,7 @@ def batch(
                 polish=POLISH if polish is None else polish,
                 seed=seed,
                 encoding=encoding,
+                album=album,
                 progress=count,
                 stages=stages,
             )
@@ -127,6 +132,7 @@ def _print_object(made: Batch) -> None:
         **{status: len(made.of_status(status)) for status in ("mixed", "failed", "skipped")},
         "seconds": round(made.seconds, 3),
         "core_hours_per_1000": made.core_hours_per_1000,
+        "album_offsets_db": dict(made.offsets_db),
         "warnings": list(made.warnings),
     }
     typer.echo(json.dumps(found, indent=2))
@@ -138,6 +144,7 @@ def _show(made: Batch) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from mixrl.commands.outputs import printable
     from mixrl.commands.progress import duration
 
     console, errors = Console(highlight=False), Console(stderr=True, highlight=False)
@@ -157,10 +164,14 @@ def _show(made: Batch) -> None:
             what += f", {len(record.warnings)} warning{'s'[: len(record.warnings) > 1]}"
         levels = ("-" if x is None else f"{x:.1f}" for x in (record.integrated_lufs, record.true_peak_dbtp))
         cells = (result.session, what, *levels, record.winner or "-", f"{result.seconds:.1f}")
-        table.add_row(*map(Text, cells))  # a name may look like markup
+        table.add_row(*(Text(printable(cell)) for cell in cells))  # a name may look like markup
     console.print(table)
     for warning in made.warnings:
-        errors.print(f"warning: {warning}", style="yellow", markup=False, soft_wrap=True)
+        errors.print(printable(f"warning: {warning}"), style="yellow", markup=False, soft_wrap=True)
+    for folder, offset in made.offsets_db.items():
+        if offset is not None:
+            which = f"{folder}: " if folder else ""
+            console.print(printable(f"{which}all songs of the album {offset:+.1f} dB"), markup=False, soft_wrap=True)
     counts = ", ".join(f"{len(made.of_status(status))} {status}" for status in ("mixed", "failed", "skipped"))
     hours = made.core_hours_per_1000
     cost = "" if hours is None else f"; 1,000 sessions like these would take {hours:.2f} core-hours"

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mixrl.batching import Result
+    from mixrl.worker import Result
 
 
 @contextmanager
@@ -59,6 +59,8 @@ def batch_bar(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
     from rich.text import Text
 
+    from mixrl.commands.outputs import printable
+
     console = Console(stderr=True, highlight=False)
     if quiet:
         yield lambda result, done, total: None, lambda stages: None
@@ -85,7 +87,7 @@ def batch_bar(
         now = stages
 
     def view() -> Group:
-        return Group(bar, *(Text(f"{name}: {stage}") for name, stage in sorted(now.items())))
+        return Group(bar, *(Text(printable(f"{name}: {stage}")) for name, stage in sorted(now.items())))
 
     if not console.is_terminal:
         yield finished, at_work
@@ -115,9 +117,13 @@ def duration(seconds: float) -> str:
 
 
 def _outcome(result: Result) -> str:
+    from mixrl.commands.outputs import printable
+
     record = result.record
     if result.error is not None:
-        return f"{result.session}: failed: {result.error}"
+        return printable(f"{result.session}: failed: {result.error}")
+    if result.status in ("listened", "planned"):
+        return printable(f"{result.session}: {result.status}, {result.seconds:.1f} s")
     loudness = "silent" if record.integrated_lufs is None else f"{record.integrated_lufs:.1f} LUFS"
     took = "skipped" if result.status == "skipped" else f"{result.seconds:.1f} s"
-    return f"{result.session}: {loudness}, {record.winner}, {took}"
+    return printable(f"{result.session}: {loudness}, {record.winner}, {took}")
