@@ -14,7 +14,6 @@ taken as stereo (a mono stem has the same signal on both sides).
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from numpy.typing import NDArray
 
 from mixrl.measures import CENTRES_HZ, EDGES_HZ
 from mixrl.peaks import OCTAVES, PeakWatch, instants
+from mixrl.threads import threads
 
 Float = NDArray[np.float32]
 Complex = NDArray[np.complex64]
@@ -109,7 +109,7 @@ def analyse(readers: Sequence[Reader], sample_rate: int, frames: int) -> Analysi
     before, after = _around(sample_rate)
     channels: tuple[int, ...] = ()
     room = np.empty((count, 2, before + pieces[0][1] + after), dtype=np.float32)
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:  # spectra, meters and what is compiled release the GIL
+    with ThreadPoolExecutor(threads()) as pool:  # spectra, meters and what is compiled release the GIL
         for start, stop in pieces:
             wide = room[:, :, : before + stop - start + after]
             channels = tuple(pool.map(_read_into, wide, readers, [start - before] * count))
@@ -140,7 +140,7 @@ def analyse_sum(
     spectra, meters = _CrossSpectra(count, sample_rate), [_HopMeter(sample_rate) for _ in readers]
     channels: tuple[int, ...] = ()
     room = np.empty((count, 2, pieces[0][1]), dtype=np.float32)
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+    with ThreadPoolExecutor(threads()) as pool:
         for start, stop in pieces:
             audio = room[:, :, : stop - start]
             channels = tuple(pool.map(_read_into, audio, readers, [start] * count))

@@ -20,6 +20,7 @@ from functools import lru_cache
 from typing import Any, TypeVar
 
 from mixrl.errors import InputError, ProcessingError
+from mixrl.threads import LIMIT
 
 LOCAL = "local"
 CLUSTER = "dask://"
@@ -52,10 +53,11 @@ def check_engine(engine: str) -> None:
 
 @dataclass(frozen=True)
 class Crew:
-    """Processes that wait for work. at_once: how many tasks they are given at a time."""
+    """Processes that wait for work. at_once: so many tasks are given at a time; threads: so many each may use."""
 
     at_once: int
     local: bool = True
+    threads: int = 1
 
 
 @contextmanager
@@ -71,7 +73,8 @@ def crew(engine: str = LOCAL, jobs: int | None = None) -> Iterator[Crew]:
             with parallel_config(backend="loky", inner_max_num_threads=1), warnings.catch_warnings():
                 # joblib replaces processes that have come to hold much memory: long sessions, no leak
                 warnings.filterwarnings("ignore", "A worker stopped while some jobs were given")
-                yield Crew(int(cpu_count()) if jobs is None else jobs)
+                cores = int(cpu_count())
+                yield Crew(cores if jobs is None else jobs, threads=max(1, cores // (jobs or cores)))
         finally:
             _dismiss()
         return
@@ -144,7 +147,7 @@ def _started(
     def calls() -> Iterator[Any]:
         for name, task in tasks.items():
             handed.append(name)
-            yield delayed(_called)(work, name, task, parent)
+            yield delayed(_called)(work, name, task, parent, by.threads)
 
     # with one job joblib would do without processes: there is a second one then, but one task at a time
     parallel: Any = Parallel(
@@ -181,7 +184,8 @@ def _interrupts_held() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _called(work: Callable[[_T], _R], name: str, task: _T, parent: int | None) -> tuple[str, _R]:
+def _called(work: Callable[[_T], _R], name: str, task: _T, parent: int | None, threads: int) -> tuple[str, _R]:
+    os.environ.setdefault(LIMIT, str(threads))  # the user's own setting stands
     if parent is not None:
         _end_with(parent)
     return name, work(task)

@@ -7,7 +7,6 @@ The master (gain, limiter) is not applied here.
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,6 +22,7 @@ from mixrl.pcm import flush
 from mixrl.session import Session
 from mixrl.settings import MixSettings
 from mixrl.strip import board, pan_gains, sections
+from mixrl.threads import threads
 from mixrl.variants import variant
 
 FloatArray = NDArray[np.float32]
@@ -70,7 +70,7 @@ def render_sum(
     _check(session, settings)
     stop = _stop(session, settings, stop)
     strips = [_strip(session, settings, name, start, stop, size) for name in sorted(session.names)]
-    workers = min(len(strips), os.cpu_count() or 1)
+    workers = min(len(strips), threads())
     # At most as many blocks under way as there are stems, taken in turn: no strip runs twice at once.
     ahead = min(len(strips), 2 * workers)
     spans = [(at, min(size, stop - at)) for at in range(start, stop, size)]

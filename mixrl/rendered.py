@@ -6,7 +6,6 @@ final choice between mixes trusts, and what the closed form is tested against.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -23,6 +22,7 @@ from mixrl.render import SumSource, mix_frames, render_stem
 from mixrl.scene import Scene, reader
 from mixrl.session import Session
 from mixrl.settings import MixSettings
+from mixrl.threads import threads
 
 
 class Rendered:
@@ -84,7 +84,7 @@ class Rendered:
         return mix
 
     def _strips(self, settings: MixSettings) -> list[TemporaryAudio]:
-        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:  # decoding and pedalboard release the GIL
+        with ThreadPoolExecutor(threads()) as pool:  # decoding and pedalboard release the GIL
             return list(pool.map(lambda name: self._strip(settings, name), self.scene.facts.names))
 
     def _strip(self, settings: MixSettings, name: str) -> TemporaryAudio:

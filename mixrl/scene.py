@@ -40,6 +40,7 @@ from mixrl.peaks import OCTAVES
 from mixrl.score import scored, yardstick
 from mixrl.settings import COMPRESSORS, MixSettings
 from mixrl.strip import pan_gains
+from mixrl.threads import threads
 
 if TYPE_CHECKING:
     from mixrl.audio import Source
@@ -550,7 +551,7 @@ class _Store:
         if load is None:
             stem, compressor = asked[0]
             raise ValueError(f"this scene has no {COMPRESSORS[compressor]!r} variant of stem {stem}")
-        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:  # rendering and listening release the GIL
+        with ThreadPoolExecutor(threads()) as pool:  # rendering and listening release the GIL
             loaded = pool.map(lambda one: load(one[0], COMPRESSORS[one[1]]), asked)
             for (stem, compressor), spectra in zip(asked, loaded, strict=True):
                 self.put(stem, compressor, spectra)

@@ -34,6 +34,7 @@ from mixrl.errors import InputError
 from mixrl.headers import FFMPEG_SUFFIXES, RATES_HZ, SUFFIXES
 from mixrl.mixdown import find_mixdown
 from mixrl.roles import role_of
+from mixrl.threads import threads
 from mixrl.wishes import FILE, Wishes, asked_of, read_wishes
 
 SILENT_PEAK = 1e-4
@@ -253,7 +254,7 @@ def load_session(folder: str | os.PathLike[str], *, include: Sequence[str] = ())
         Stem(t.name, resampled(t.source, rate), t.files, t.name.partition("/")[0] if "/" in t.name else None, offset=at)
         for t, at in zip(tracks, offsets, strict=True)
     ]
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(8, threads())) as pool:
         stems = list(pool.map(_scanned, stems))
 
     while mix := _find_mix(stems, folders, wanted):

@@ -12,7 +12,6 @@ Grosche and Mueller, "Extracting predominant local pulse information", IEEE TASL
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from numpy.typing import NDArray
 from mixrl.audio import Source
 from mixrl.session import Session
 from mixrl.stretch import stretch
+from mixrl.threads import threads
 
 __all__ = ["Tempo", "TempoPlan", "estimate", "session_tempo", "stretch"]
 
@@ -106,7 +106,7 @@ def session_tempo(session: Session) -> TempoPlan:
     keeps the session's tempo.
     """
     sounding = [stem for stem in session.stems if not stem.silent]
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:  # decoding and spectra release the GIL
+    with ThreadPoolExecutor(threads()) as pool:  # decoding and spectra release the GIL
         found = pool.map(_pulse, [stem.source for stem in sounding])
         pulses = {stem.name: pulse for stem, pulse in zip(sounding, found, strict=True) if pulse is not None}
     tempo = _joint(pulses.values())

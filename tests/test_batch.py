@@ -349,8 +349,8 @@ def test_a_mix_stays_where_only_making_it_again_failed(mixed, monkeypatch):
     ],
 )
 def test_any_error_is_a_line_without_places(error, said, mixed, monkeypatch):
-    def broken(how, folder, stage):
-        raise error(folder)
+    def broken(work):
+        raise error(work.folder)
 
     monkeypatch.setattr("mixrl.worker._planned", broken)
     assert one(mixed / "songs", mixed / "out", force=True).error == said

@@ -87,25 +87,26 @@ def kill_for_a(task):
 # ----------------------------------------------------------------------------------------------- killed batches
 
 
-def command(root: Path, out: Path) -> list[str]:
-    options = ["--polish", "0", "--steps", "0", "--jobs", "2", "--resume"]
+def command(root: Path, out: Path, *more: str) -> list[str]:
+    options = ["--polish", "0", "--steps", "0", "--jobs", "2", "--resume", *more]
     return [sys.executable, str(ROOT / "cli.py"), "batch", str(root), "-o", str(out), *options]
 
 
-def test_a_batch_that_is_killed_again_and_again_ends_as_if_it_never_was(tmp_path):
-    """MIXRL_KILLS: how often (8)."""
-    kills = int(os.environ.get("MIXRL_KILLS", "8"))
+@pytest.mark.parametrize("more", [(), ("--album",)], ids=["songs", "album"])
+def test_a_batch_that_is_killed_again_and_again_ends_as_if_it_never_was(more, tmp_path):
+    """MIXRL_KILLS: how often (6)."""
+    kills = int(os.environ.get("MIXRL_KILLS", "6"))
     root = songs(tmp_path / "songs", *(f"song {number}" for number in range(6)))
     for out in ("first", "calm"):  # the first may have to compile
         started = time.monotonic()
-        assert subprocess.run(command(root, tmp_path / out), capture_output=True).returncode == 0
+        assert subprocess.run(command(root, tmp_path / out, *more), capture_output=True).returncode == 0
         whole = time.monotonic() - started
     assert tree(tmp_path / "first") == tree(tmp_path / "calm")
     rng = random.Random(7)
     cut, midway = 0, 0
     while cut < kills:
         process = subprocess.Popen(
-            command(root, tmp_path / "out"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            command(root, tmp_path / "out", *more), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             start_new_session=True,
         )  # fmt: skip
         try:
@@ -121,7 +122,7 @@ def test_a_batch_that_is_killed_again_and_again_ends_as_if_it_never_was(tmp_path
             assert tree(tmp_path / "out") == tree(tmp_path / "calm")
             shutil.rmtree(tmp_path / "out")
     assert midway >= kills // 4  # or nothing was tried
-    ended = subprocess.run(command(root, tmp_path / "out"), capture_output=True, text=True)
+    ended = subprocess.run(command(root, tmp_path / "out", *more), capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
     assert tree(tmp_path / "out") == tree(tmp_path / "calm")
 
