@@ -4,7 +4,8 @@
                                   [--jobs 2] [--only NAME ...]
 
 Every run is one `mixrl train` (a process each, RUNS/NAME.safetensors and RUNS/NAME-run); those that are there are not
-made again. Improvement of the validation starts, on top of the mix that they begin with. PQN gets
+made again. Improvement of the validation starts, on top of the mix that they begin with; then how fast each run went,
+and what its time went to. PQN gets
 the wall time that seed 0 took for as many moves. A run that looks at one-step gains is given half the moves: it has
 nothing to learn of rewards.
 """
@@ -31,6 +32,7 @@ ABLATIONS = {
     "pqn": ["--algorithm", "pqn"],
 }
 MARKS = 20_000, 40_000, 80_000, 120_000
+SPEED_COLUMNS = ("run", "moves/s", "updates/s", "environment", "acting", "learning", "validation")
 COLUMNS = ("run", "moves", "minutes", *(f"at {mark:,}" for mark in MARKS), "best")
 
 
@@ -70,6 +72,15 @@ def row_of(runs: Path, name: str) -> list[str]:
     ]  # fmt: skip
 
 
+def speed_of(runs: Path, name: str) -> list[str]:
+    """How fast a run went, and what its time went to."""
+    rows = rows_of(runs, name)
+    seconds = rows[-1]["seconds"]
+    shares = (sum(row[f"{part}_s"] for row in rows) / seconds for part in ("env", "act", "learn", "validate"))
+    rates = (rows[-1][what] / seconds for what in ("moves", "updates"))
+    return [name, *(f"{rate:,.0f}" for rate in rates), *(f"{100.0 * share:.0f} %" for share in shares)]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", type=Path)
@@ -93,6 +104,10 @@ def main() -> None:
     print("| " + " | ".join(COLUMNS) + " |\n|" + "---|" * len(COLUMNS))
     for name in wanted:
         print("| " + " | ".join(row_of(arguments.output, name)) + " |")
+    print(f"\n{arguments.jobs} runs at a time, a process and a thread each\n")
+    print("| " + " | ".join(SPEED_COLUMNS) + " |\n|" + "---|" * len(SPEED_COLUMNS))
+    for name in wanted:
+        print("| " + " | ".join(speed_of(arguments.output, name)) + " |")
     seeds = [max(row["improvement"] for row in rows_of(arguments.output, n)) for n in wanted if n.startswith("seed")]
     if len(seeds) > 1:
         spread = f"{min(seeds):.3f}..{max(seeds):.3f}, deviation {np.std(seeds, ddof=1):.3f}"
