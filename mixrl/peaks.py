@@ -42,7 +42,6 @@ _COMPRESSED = 0.6  # how many of the stems in a random balance are
 _SLOPE, _ATTACK_S, _RELEASE_S = 0.7, 0.008, 0.12
 _PARTS = 10  # of a hop, any of which may be looked into alone
 _ROUNDING = 1.0001  # of sums in another order
-_GAIN_EVERY = 16  # samples the rough compressor's gain changes
 _PART_S = 0.2  # of audio that is split into bands at once
 
 
@@ -82,7 +81,7 @@ class PeakWatch:
         """The next (N, 2, samples), whole hops of 100 ms."""
         levels = np.sqrt(np.einsum("nct,nct->n", audio, audio) / (2 * audio.shape[2]))
         slow, fast = (1.0 / (2.0 * np.pi * hz) for hz in CROSSOVERS_HZ)
-        times = np.array([slow, fast, _ATTACK_S / _GAIN_EVERY, _RELEASE_S / _GAIN_EVERY])
+        times = np.array([slow, fast, _ATTACK_S, _RELEASE_S])
         rates = (1.0 - np.exp(-1.0 / (times * self._rate))).astype(np.float32)
         for start in range(0, audio.shape[2], self._part):
             piece = np.ascontiguousarray(audio[:, :, start : start + self._part])
@@ -185,45 +184,44 @@ def _filters(sample_rate: int) -> Float:
 @summing
 def _split(audio, rates, levels, states, envelopes, bands):  # type: ignore[no-untyped-def]
     """audio (N, 2, n) -> bands (2, 6 N, n): low, middle, high by one-pole filters, which sum to the audio, then the
-    same compressed, by a gain that is worked out every few samples. levels (N,): RMS; rates: of the crossovers, of a
-    sample, and of attack and release, of ``_GAIN_EVERY``; states (N, 4) and envelopes (N, 2) carry over from call to
-    call."""
+    same compressed. levels (N,): RMS; states (N, 4) and envelopes (N, 2) carry over from call to call."""
     slow, fast, attack, release = rates
     rest, one = np.float32(1e-20), np.float32(1.0)
     slow_keeps, fast_keeps = one - slow, one - fast
+    gains = np.empty(audio.shape[2], dtype=np.float32)
     for stem in range(audio.shape[0]):
         held, smooth = envelopes[stem]
         low, lower, other_low, other_lower = states[stem]
         left, right = audio[stem, 0], audio[stem, 1]
         first = 6 * stem
-        for start in range(0, left.shape[0], _GAIN_EVERY):
-            stop = min(start + _GAIN_EVERY, left.shape[0])
-            gain = (levels[stem] / smooth) ** np.float32(_SLOPE) if smooth > levels[stem] else one
-            loudest = np.float32(0.0)
-            for n in range(start, stop):
-                loudest = max(loudest, abs(left[n]), abs(right[n]))
-            held = max(loudest, held - release * held, rest)  # no silence decays into subnormal numbers
-            smooth = max(smooth + attack * (held - smooth), rest)
+        for start in range(0, left.shape[0], 64):
+            # now and then, or silence decays into subnormal numbers
             low, lower = low if abs(low) > rest else rest, lower if abs(lower) > rest else rest
             other_low = other_low if abs(other_low) > rest else rest
             other_lower = other_lower if abs(other_lower) > rest else rest
-            for n in range(start, stop):
+            held, smooth = max(held, rest), max(smooth, rest)
+            for n in range(start, min(start + 64, left.shape[0])):
                 low = slow_keeps * low + slow * left[n]
                 other_low = slow_keeps * other_low + slow * right[n]
                 lower = fast_keeps * lower + fast * left[n]
                 other_lower = fast_keeps * other_lower + fast * right[n]
                 bands[0, first, n], bands[1, first, n] = low, other_low
                 bands[0, first + 1, n], bands[1, first + 1, n] = lower, other_lower
-            for side in range(2):
-                lows, middles, highs = bands[side, first], bands[side, first + 1], bands[side, first + 2]
-                its = audio[stem, side]
-                for n in range(start, stop):
-                    highs[n] = its[n] - middles[n]
-                    middles[n] -= lows[n]
-                for k in range(3):
-                    dry, wet = bands[side, first + k], bands[side, first + 3 + k]
-                    for n in range(start, stop):
-                        wet[n] = gain * dry[n]
+                held = max(abs(left[n]), abs(right[n]), held - release * held)
+                smooth += attack * (held - smooth)
+                gains[n] = smooth
+        for n in range(gains.shape[0]):
+            gains[n] = (levels[stem] / gains[n]) ** np.float32(_SLOPE) if gains[n] > levels[stem] else one
+        for side in range(2):
+            lows, middles, highs = bands[side, first], bands[side, first + 1], bands[side, first + 2]
+            its = audio[stem, side]
+            for n in range(its.shape[0]):
+                highs[n] = its[n] - middles[n]
+                middles[n] -= lows[n]
+            for k in range(3):
+                dry, wet = bands[side, first + k], bands[side, first + 3 + k]
+                for n in range(its.shape[0]):
+                    wet[n] = gains[n] * dry[n]
         envelopes[stem, 0], envelopes[stem, 1] = held, smooth
         states[stem, 0], states[stem, 1], states[stem, 2], states[stem, 3] = low, lower, other_low, other_lower
 
