@@ -17,6 +17,7 @@ from mixrl.analysis import analyse_sum
 from mixrl.audio import TemporaryAudio, read
 from mixrl.limiter import Limiter
 from mixrl.measures import SILENCE_DB, Measures, decibels
+from mixrl.memory import give_back
 from mixrl.meters import Meter
 from mixrl.render import SumSource, mix_frames, render_stem
 from mixrl.scene import Scene, reader
@@ -40,9 +41,11 @@ class Rendered:
             mix, measured = self.mix(settings), predicted
         else:
             strips = self._strips(settings)
+            give_back()
             readers = [reader(strip.source()) for strip in strips]
             pairs = self.scene.analysis.pairs
             made = Scene(self.scene.facts, analyse_sum(readers, rate, self.session.frames, pairs))
+            give_back()
             mix, measured = _summed(strips), made.measures(made.neutral())
         meter = Meter(rate, 2, spectrum=False)
         meter.push(mix)

@@ -77,10 +77,12 @@ class Scene:
         """
         from mixrl.analysis import analyse, analyse_variant
         from mixrl.facts import gather
+        from mixrl.memory import give_back
         from mixrl.variants import variant
 
         rate = session.sample_rate
         analysis = analyse([reader(session.source(stem)) for stem in session.stems], rate, session.frames)
+        give_back()
 
         def load(stem: int, compressor: str) -> StemSpectra:
             made = variant(session, session.stems[stem], compressor)
