@@ -447,8 +447,8 @@ class Scene:
 
 FILE_FORMAT = 4
 _MAY_BE_SAVED = ("guesses", "own_groups")  # not in every file
-# what people would do is found anew in a moment
-_SAVED_FACTS = tuple(f.name for f in fields(Facts) if f.name not in ("expected", *_MAY_BE_SAVED))
+# what people would do is found anew in a moment, and what songs a song stands beside is no fact of its own
+_SAVED_FACTS = tuple(f.name for f in fields(Facts) if f.name not in ("expected", "album_tone_db", *_MAY_BE_SAVED))
 _TEXTS = ("names", "roles", "members", "guesses")
 
 
