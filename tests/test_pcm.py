@@ -87,7 +87,7 @@ def test_temporary_audio_gives_back_any_span_of_any_blocks() -> None:
     assert sizes == [50_000, 50_000, 2 * BLOCK - 100_000]
 
 
-def test_a_file_that_shrinks_while_it_is_read_ends_early(tmp_path: Path) -> None:
+def test_a_file_that_shrinks_while_it_is_read_is_refused(tmp_path: Path) -> None:
     from mixrl.errors import InputError
 
     path = tmp_path / "x.wav"
@@ -98,5 +98,5 @@ def test_a_file_that_shrinks_while_it_is_read_ends_early(tmp_path: Path) -> None
     next(blocks)
     with path.open("rb+") as file:
         file.truncate(3 * 2 * BLOCK)
-    with pytest.raises(InputError, match="ends early"):
+    with pytest.raises(InputError, match="changed while it was read"):
         list(blocks)
