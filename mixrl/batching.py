@@ -13,7 +13,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import mkdtemp
@@ -92,11 +92,11 @@ def batch(
 
     progress: called with each finished session, the number done and the number of all (three times as many for albums:
     each step counts). stages: called a few times a second, from a thread, with what is
-    being done by session (not on Dask). One batch at a time may write to ``out``; scripts that call this need the usual
-    ``if __name__ == "__main__"``.
+    being done by session (not on Dask). Scripts that call this need the usual ``if __name__ == "__main__"``.
 
     What goes wrong with a session is in its result, and stops no other. Raises InputError for values that cannot be
-    used, no sessions, and an ``out`` that holds results already where neither resume nor force is given.
+    used, no sessions, an ``out`` that holds results already where neither resume nor force is given, and one that
+    another batch is writing to, as far as that can be told (folders on Linux and macOS, not URLs).
     """
     started = time.perf_counter()
     if jobs is not None and jobs < 1:
@@ -114,7 +114,7 @@ def batch(
     _check_results(mixes, names, resume or force)
     settings = how.settings()
     offsets: dict[str, float | None] = {}
-    with _scratch() as scratch, crew(engine, jobs) as by:
+    with _scratch() as scratch, crew(engine, jobs) as by, _taken(mixes):
         tasks = {
             name: Task(
                 name, source.below(name), mixes.below(name), how, settings, resume, force,
@@ -122,7 +122,6 @@ def batch(
             )
             for number, name in enumerate(names)
         }  # fmt: skip
-        _begin(mixes)
         _sweep(mixes, tasks.values())
         try:
             with _watched(tasks, stages):
@@ -132,8 +131,8 @@ def batch(
                     results = _worked_on(tasks, by, progress)
         finally:
             _sweep(mixes, tasks.values())
-    done = tuple(results[name] for name in names)
-    mixes.write(ALL, b"".join(as_json(result.record.to_dict()) for result in done))
+        done = tuple(results[name] for name in names)
+        mixes.write(ALL, b"".join(as_json(result.record.to_dict()) for result in done))
     return Batch(done, time.perf_counter() - started, warnings, offsets)
 
 
@@ -258,14 +257,43 @@ def _scratch() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _begin(out: Folder) -> None:
-    """Make the folder for the mixes; what gathers former results is about to change, and is removed."""
+@contextmanager
+def _taken(out: Folder) -> Iterator[None]:
+    """The folder for the mixes, made if it was not there and kept from other batches. What gathers former results is
+    about to change, and is removed."""
+    with ExitStack() as lock:
+        try:
+            if not out.remote:
+                out.path.mkdir(parents=True, exist_ok=True)
+                lock.enter_context(_locked(out.path))
+            out.remove(ALL)
+        except InputError:
+            raise
+        except Exception as error:  # a storage has errors of its own
+            text = f"{out.address}: cannot be written to ({cause(error)}): give another folder"
+            raise ProcessingError(text) from None
+        yield
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """A folder that no other batch may write to. InputError where one does; its lock ends with it, however it ends."""
     try:
-        if not out.remote:
-            out.path.mkdir(parents=True, exist_ok=True)
-        out.remove(ALL)
-    except Exception as error:  # a storage has errors of its own
-        raise ProcessingError(f"{out.address}: cannot be written to ({cause(error)}): give another folder") from None
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # some network file systems have no locks
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                mend = "wait until it has ended, or give another folder"
+                raise InputError(f"{folder}: another batch is writing to it: {mend}") from None
+        yield
+    finally:
+        os.close(handle)
 
 
 def _sweep(out: Folder, tasks: Iterable[Task]) -> None:

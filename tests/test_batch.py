@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -212,6 +213,23 @@ def test_bad_usage_is_one_line_and_writes_nothing(work, tmp_path):
         assert err.count("\n") == 1
         assert tree(work) == before
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no locks on folders")
+def test_two_batches_do_not_write_to_one_folder(tmp_path):
+    songs(tmp_path / "songs", "a")
+    seen = []
+
+    def another(*_: object) -> None:
+        if not seen:
+            code, out, err = mixrl("batch", tmp_path / "songs", "-o", tmp_path / "out", "--force", *QUICK)
+            assert (code, out, err.count("\n")) == (2, "", 1)
+            assert err.startswith(f"mixrl: {tmp_path / 'out'}: another batch is writing to it: wait")
+            seen.append(err)
+
+    made = batch(tmp_path / "songs", tmp_path / "out", jobs=1, progress=another, **FAST)
+    assert ([result.status for result in made.results], len(seen)) == (["mixed"], 1)
+    assert batch(tmp_path / "songs", tmp_path / "out", jobs=1, resume=True, **FAST).results[0].status == "skipped"
 
 
 def test_an_output_around_the_sessions_may_not_meet_them(tmp_path):

@@ -87,7 +87,7 @@ def kill_for_a(task):
 # ----------------------------------------------------------------------------------------------- killed batches
 
 
-def command(root: Path, out: Path, *more: str) -> list[str]:
+def command(root: Path | str, out: Path | str, *more: str) -> list[str]:
     options = ["--polish", "0", "--steps", "0", "--jobs", "2", "--resume", *more]
     return [sys.executable, str(ROOT / "cli.py"), "batch", str(root), "-o", str(out), *options]
 

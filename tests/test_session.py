@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import struct
 import subprocess
@@ -344,7 +343,7 @@ def test_wrong_folders_and_files_are_refused_with_the_mend(tmp_path: Path) -> No
         assert "\n" not in str(caught.value)
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="the superuser may read everything")
+@pytest.mark.usefixtures("permissions_bite")
 def test_what_may_not_be_read(tmp_path: Path) -> None:
     song(tmp_path, "kick vox")
     (tmp_path / "kick.wav").chmod(0)
