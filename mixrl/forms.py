@@ -42,6 +42,7 @@ VARIANTS = len(COMPRESSORS)  # of each stem
 _MOST_BYTES = 2**19  # of mixes that are summed up before they are listened to: they stay in the processor's cache
 _OCTAVE_EDGES = np.append(3 * np.arange(OCTAVES), THIRDS)  # the last octave takes the rest
 _HOP_EDGES = np.array([*HOP_STARTS, THIRDS])
+_MOST_STEPS = 32767
 PIECE = 128  # watched instants that are worked on at once: their octaves stay in the nearest cache
 _TOGETHER = 2  # mixes whose powers are worked out at once, so that cross-spectra are read once for all
 
@@ -53,7 +54,8 @@ class Stems(NamedTuple):
     L L*, R R*, L R* of two stems, real and imaginary. ratio (V, 2, BANDS): amplitude against the stem as it is; power
     (V, 2, BANDS); heard (V, BANDS): K-weighted power; in_hops (V, BANDS): shares of K-weighted power in each band of
     the hops, in_octave: of power in each octave; hops (V, 2 HOP_BANDS, T) as in ``StemSpectra``; instants (V, 2,
-    M / PIECE, 2 OCTAVES, PIECE): per channel, in pieces; reduction (V,) in dB.
+    M / PIECE, 2 OCTAVES, PIECE): per channel, in pieces, in steps of which each is so large, step (V, 2, 2 OCTAVES);
+    reduction (V,) in dB.
     """
 
     first: Integers
@@ -67,7 +69,8 @@ class Stems(NamedTuple):
     in_hops: Float
     in_octave: Float
     hops: Float
-    instants: Float
+    instants: NDArray[np.int16]
+    step: Float
     reduction: Array
 
 
@@ -133,19 +136,22 @@ def room_for_strips(count: int, hops: int, kept: int, points: int) -> Strips:
     )
 
 
-def in_pieces(instants: Float) -> Float:
-    """Instants as in ``StemSpectra``, (2 OCTAVES, 2 M), as ``Stems`` has them, filled up with silence."""
+def in_pieces(instants: Float) -> tuple[NDArray[np.int16], Float]:
+    """Instants as in ``StemSpectra``, (2 OCTAVES, 2 M), as ``Stems`` has them, filled up with silence, and their steps:
+    16 bits are 90 dB below the highest of each octave, and half of what there is to keep and to read."""
     rows, points = instants.shape[0], instants.shape[1] // 2
     pieces = -(-points // PIECE)
-    found = np.zeros((rows, 2, pieces * PIECE), dtype=np.float32)
-    found[:, :, :points] = instants.reshape(rows, 2, points)
-    return np.ascontiguousarray(found.reshape(rows, 2, pieces, PIECE).transpose(1, 2, 0, 3))
+    values = instants.reshape(rows, 2, points)
+    step = np.abs(values).max(axis=2, initial=0.0) / np.float32(_MOST_STEPS)
+    found = np.zeros((rows, 2, pieces * PIECE), dtype=np.int16)
+    found[:, :, :points] = np.rint(values / np.maximum(step, np.float32(TINY))[:, :, None])
+    return np.ascontiguousarray(found.reshape(rows, 2, pieces, PIECE).transpose(1, 2, 0, 3)), step.T
 
 
-def out_of_pieces(pieces: Float, points: int) -> Float:
-    """The inverse of ``in_pieces``, for so many instants M."""
-    found = pieces.transpose(2, 0, 1, 3).reshape(2 * OCTAVES, 2, -1)
-    return np.ascontiguousarray(found[:, :, :points]).reshape(2 * OCTAVES, 2 * points)
+def out_of_pieces(pieces: NDArray[np.int16], step: Float, points: int) -> Float:
+    """The inverse of ``in_pieces``, for so many instants M, but for the rounding."""
+    found = pieces.transpose(2, 0, 1, 3).reshape(2 * OCTAVES, 2, -1)[:, :, :points] * step.T[:, :, None]
+    return found.reshape(2 * OCTAVES, 2 * points)
 
 
 @inner
@@ -189,12 +195,25 @@ def _add_rows(gains, rows, found):  # type: ignore[no-untyped-def]
 
 
 @inner
+def _add_rows_twice(gains, more, rows, found, other):  # type: ignore[no-untyped-def]
+    """As ``_add_rows``, for two sets of gains and sums at once: each row is read once."""
+    for o in range(0, gains.shape[0], 5):
+        g0, g1, g2, g3, g4 = gains[o], gains[o + 1], gains[o + 2], gains[o + 3], gains[o + 4]
+        m0, m1, m2, m3, m4 = more[o], more[o + 1], more[o + 2], more[o + 3], more[o + 4]
+        for t in range(found.shape[0]):
+            r0, r1, r2, r3, r4 = rows[o, t], rows[o + 1, t], rows[o + 2, t], rows[o + 3, t], rows[o + 4, t]
+            found[t] += ((g0 * r0 + g1 * r1) + (g2 * r2 + g3 * r3)) + g4 * r4
+            other[t] += ((m0 * r0 + m1 * r1) + (m2 * r2 + m3 * r3)) + m4 * r4
+
+
+@inner
 def _add_instants(rows, strips, i, stems, found):  # type: ignore[no-untyped-def]
     """Add to found (K, 2 M) what those of the strips ``rows`` (K,), all of stem i, that are not below 0 are at the
     watched instants. Each piece of each variant is read once for all its strips."""
     pieces, mono = stems.instants.shape[2], stems.channels[i] == 1
     gains = np.empty((rows.shape[0], 2 * OCTAVES), dtype=np.float32)
     alike = np.empty(rows.shape[0], dtype=np.int64)
+    piece = np.empty((2 * OCTAVES, PIECE), dtype=np.float32)
     for v in range(stems.first[i], stems.first[i] + VARIANTS):
         count = 0
         for k in range(rows.shape[0]):
@@ -202,14 +221,23 @@ def _add_instants(rows, strips, i, stems, found):  # type: ignore[no-untyped-def
                 alike[count] = k
                 count += 1
         for side in range(2 if count else 0):
+            channel = 0 if mono else side
             for k in range(count):
                 r = rows[alike[k]]
                 for o in range(2 * OCTAVES):
-                    gains[k, o] = strips.sides[r, side] * strips.response[r, o]
+                    gains[k, o] = strips.sides[r, side] * strips.response[r, o] * stems.step[v, channel, o]
             for number in range(pieces):
-                piece, start = stems.instants[v, 0 if mono else side, number], (side * pieces + number) * PIECE
-                for k in range(count):
-                    _add_rows(gains[k], piece, found[alike[k]][start : start + PIECE])
+                kept, start = stems.instants[v, channel, number], (side * pieces + number) * PIECE
+                for o in range(2 * OCTAVES):
+                    for t in range(PIECE):
+                        piece[o, t] = np.float32(kept[o, t])
+                for k in range(0, count - 1, 2):
+                    one, other = found[alike[k]], found[alike[k + 1]]
+                    _add_rows_twice(
+                        gains[k], gains[k + 1], piece, one[start : start + PIECE], other[start : start + PIECE]
+                    )
+                if count % 2:
+                    _add_rows(gains[count - 1], piece, found[alike[count - 1]][start : start + PIECE])
 
 
 @inner

@@ -118,6 +118,7 @@ class Scene:
             in_octave=store.in_octave,
             hops=store.hops,
             instants=store.instants,
+            step=store.step,
             reduction=store.reduction,
         )
         hop = round(0.1 * analysis.sample_rate)
@@ -536,7 +537,8 @@ class _Store:
         self.hops = np.zeros((count, 2 * HOP_BANDS, hops), dtype=np.float32)
         pieces = -(-self._points // forms.PIECE)
         self.points = 2 * pieces * forms.PIECE
-        self.instants = np.zeros((count, 2, pieces, 2 * OCTAVES, forms.PIECE), dtype=np.float32)
+        self.instants = np.zeros((count, 2, pieces, 2 * OCTAVES, forms.PIECE), dtype=np.int16)
+        self.step = np.zeros((count, 2, 2 * OCTAVES), dtype=np.float32)
         for stem, spectra in enumerate(analysis.stems):
             self.put(stem, 0, spectra)
 
@@ -562,7 +564,7 @@ class _Store:
         """A variant as it was put in."""
         self.provide(np.array([stem]), np.array([compressor]))
         row = stem * len(COMPRESSORS) + compressor
-        instants = forms.out_of_pieces(self.instants[row], self._points)
+        instants = forms.out_of_pieces(self.instants[row], self.step[row], self._points)
         return StemSpectra(self.power[row], self.hops[row], instants, float(self.reduction[row]))
 
     def stems(self, spectra: Sequence[StemSpectra]) -> tuple[StemSpectra, ...]:
@@ -580,7 +582,8 @@ class _Store:
         self.heard[row] = total * self._k_power
         self.in_hops[row] = _shares(total * self._k_power, HOP_STARTS)
         self.in_octave[row] = _shares(total, range(0, 3 * OCTAVES, 3))
-        self.hops[row], self.instants[row] = spectra.hops, forms.in_pieces(spectra.instants)
+        self.hops[row] = spectra.hops
+        self.instants[row], self.step[row] = forms.in_pieces(spectra.instants)
         self.reduction[row] = spectra.gain_reduction_db
         self._there[row] = True
         self._complete = bool(self._there.all())

@@ -21,7 +21,7 @@ sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 
 import atheris  # noqa: E402
 
-with atheris.instrument_imports(include=["mixrl"]):
+with atheris.instrument_imports(include=["mixrl", "tomllib", "tomli", "json"]):
     import targets
 import trees  # noqa: E402
 
