@@ -135,6 +135,7 @@ class TemporaryAudio:
     def __init__(self, sample_rate: int, channels: int) -> None:
         self.sample_rate, self.channels, self.frames = sample_rate, channels, 0
         self._lock, self._written = threading.Lock(), False
+        self._room = np.empty((channels, 0), np.float32)  # for a block; new memory costs as much as the work
         try:
             self._file = _nameless_file()
         except OSError as error:
@@ -143,12 +144,14 @@ class TemporaryAudio:
 
     def write(self, block: FloatArray) -> None:
         """Append float32 (channels, n); subnormal numbers become 0 (they make recursive filters crawl)."""
-        from mixrl.pcm import flush
+        from mixrl.pcm import flushed
 
         if self._written:
             raise ProcessingError("temporary audio is complete and cannot be written any more")
-        data = np.array(block, np.float32, order="C")
-        flush(data)
+        block = np.asarray(block, np.float32)
+        if self._room.shape[1] < block.shape[1]:
+            self._room = np.empty((self.channels, block.shape[1]), np.float32)
+        data = flushed(block, self._room[:, : block.shape[1]])
         try:
             for first, place in self._places(self.frames, self.frames + data.shape[1]):
                 for channel, at in enumerate(place):
@@ -159,7 +162,7 @@ class TemporaryAudio:
 
     def source(self) -> Source:
         """End writing; the audio as a source."""
-        self._written = True
+        self._written, self._room = True, self._room[:, :0].copy()
         return self
 
     def blocks(self, start: int = 0, stop: int | None = None, size: int = BLOCK) -> Iterator[FloatArray]:

@@ -15,11 +15,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mixrl.compiled import compiled
+from mixrl.compiled import inner, summing
+from mixrl.decibels import to_decibels, to_gains
 from mixrl.errors import InputError
 
 DETECTOR_HIGHPASS_HZ = 80.0
 HOP_S = 0.1
+_SPAN = 512
 ACTIVE_DB = -20.0  # hops quieter than this, relative to the stem's loudness, are left out of the mean reduction
 
 
@@ -101,42 +103,58 @@ def _highpass(sample_rate: int) -> NDArray[np.float64]:
     return np.array([scale, -2 * scale, scale, 2 * (k * k - 1) * scale, (1 - math.sqrt(2) * k + k * k) * scale])
 
 
-@compiled
+@summing
 def _compress(x, out, detector, curve, filters, state, hops, hop_frames, active_energy):  # type: ignore[no-untyped-def]
+    """In spans of up to ``_SPAN`` frames, none of which goes on into another hop: what hangs on the sample before (the
+    filter, the two smoothing stages) in loops of its own, and decibels and gains, which do not, on vector units."""
     b0, b1, b2, a1, a2 = detector[0], detector[1], detector[2], detector[3], detector[4]
     threshold, slope, knee, attack, release = curve[0], curve[1], curve[2], curve[3], curve[4]
     audible = 10.0 ** ((threshold - knee / 2) / 20.0)
     held, smooth = state[0], state[1]
-    for n in range(x.shape[1]):
-        peak = 0.0
-        energy = 0.0
-        for c in range(x.shape[0]):
-            v = float(x[c, n])
-            energy += v * v
-            y = b0 * v + filters[c, 0]
-            filters[c, 0] = b1 * v - a1 * y + filters[c, 1]
-            filters[c, 1] = b2 * v - a2 * y
-            peak = max(peak, abs(y))
-        wanted = 0.0
-        if peak > audible:
-            over = 20.0 * math.log10(peak) - threshold
-            wanted = slope * (over if over >= knee / 2 else (over + knee / 2) ** 2 / (2 * knee))
-        held = max(wanted, release * held + (1 - release) * wanted)
-        smooth = attack * smooth + (1 - attack) * held
-        if smooth < 1e-6 and held < 1e-6:  # so that silence ends at rest, exactly
-            held = smooth = 0.0
-            gain = 1.0
+    gains = np.zeros(_SPAN, dtype=np.float32)
+    first, last = 0, x.shape[0] - 1  # of one channel, the same: side by side they take no longer
+    s0, s1, t0, t1 = filters[first, 0], filters[first, 1], filters[last, 0], filters[last, 1]
+    start = 0
+    while start < x.shape[1]:
+        count = min(_SPAN, x.shape[1] - start, hop_frames - int(hops[0]))
+        left, right = x[first, start : start + count], x[last, start : start + count]
+        top, energy = 0.0, 0.0
+        for n in range(count):
+            v, w = np.float64(left[n]), np.float64(right[n])
+            y, z = b0 * v + s0, b0 * w + t0
+            s0, t0 = b1 * v - a1 * y + s1, b1 * w - a1 * z + t1
+            s1, t1 = b2 * v - a2 * y, b2 * w - a2 * z
+            peak = max(abs(y), abs(z))
+            top = max(top, peak)
+            energy += v * v + w * w
+            gains[n] = peak
+        if max(abs(s0), abs(s1), abs(t0), abs(t1)) < 1e-30:  # or silence would decay into subnormal numbers
+            s0 = s1 = t0 = t1 = 0.0
+        reduced = 0.0
+        if top > audible or held > 0.0 or smooth > 0.0:
+            _wanted(gains, threshold, slope, knee, audible)
+            for n in range(count):
+                wanted = np.float64(gains[n])
+                held = max(wanted, release * held + (1 - release) * wanted)
+                smooth = attack * smooth + (1 - attack) * held
+                if smooth < 1e-6 and held < 1e-6:  # so that silence ends at rest, exactly
+                    held = smooth = 0.0
+                gains[n] = smooth
+                reduced += smooth
+            to_gains(gains)
+            for c in range(x.shape[0]):
+                dry, wet = x[c, start : start + count], out[c, start : start + count]
+                for n in range(count):
+                    wet[n] = dry[n] * gains[n]
         else:
-            gain = math.exp(smooth * -0.11512925464970229)
-        for c in range(x.shape[0]):
-            out[c, n] = x[c, n] * gain
-            if abs(filters[c, 0]) < 1e-30:
-                filters[c, 0] = 0.0
-            if abs(filters[c, 1]) < 1e-30:
-                filters[c, 1] = 0.0
-        hops[0] += 1
-        hops[1] += smooth
-        hops[2] += energy
+            for c in range(x.shape[0]):
+                dry, wet = x[c, start : start + count], out[c, start : start + count]
+                for n in range(count):
+                    wet[n] = dry[n]
+        start += count
+        hops[0] += count
+        hops[1] += reduced
+        hops[2] += energy if x.shape[0] == 2 else 0.5 * energy
         if hops[0] >= hop_frames:
             if hops[2] > active_energy:
                 hops[3] += 1
@@ -145,3 +163,20 @@ def _compress(x, out, detector, curve, filters, state, hops, hop_frames, active_
             hops[1] = 0.0
             hops[2] = 0.0
     state[0], state[1] = held, smooth
+    filters[first, 0], filters[first, 1] = s0, s1
+    filters[last, 0], filters[last, 1] = t0, t1
+
+
+@inner
+def _wanted(peaks, threshold, slope, knee, audible):  # type: ignore[no-untyped-def]
+    """Peaks (n,), linear, become the gain reduction in dB that the static curve asks for."""
+    least = np.float32(max(0.5 * audible, 1e-30))
+    for n in range(peaks.shape[0]):
+        peaks[n] = max(peaks[n], least)
+    to_decibels(peaks)
+    lower, half, bend = np.float32(threshold), np.float32(knee / 2), np.float32(0.5 / knee)
+    steep, zero, two = np.float32(slope), np.float32(0.0), np.float32(2.0)
+    for n in range(peaks.shape[0]):
+        over = two * peaks[n] - lower
+        inside = max(min(over, half) + half, zero)
+        peaks[n] = steep * (bend * inside * inside + max(over - half, zero))

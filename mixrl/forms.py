@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from mixrl.analysis import BANDS, HOP_BANDS, HOP_STARTS
 from mixrl.compiled import inner, summing
 from mixrl.curves import read_curve
+from mixrl.decibels import to_decibels
 from mixrl.hearing import (
     THIRDS,
     TINY,
@@ -25,7 +26,6 @@ from mixrl.hearing import (
     listen,
     rescale,
     scratch,
-    to_decibels,
 )
 from mixrl.knobs import COMPRESSOR, GAIN, INVERT, PAN, TEMPO
 from mixrl.measures import Array

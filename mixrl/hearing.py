@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from mixrl.analysis import SUBBANDS
 from mixrl.compiled import bits_of, inner, number_of
+from mixrl.decibels import to_decibels
 from mixrl.measures import CENTRES_HZ, SILENCE_DB
 
 THIRDS = len(CENTRES_HZ)
@@ -78,29 +79,6 @@ def copy(values, found):  # type: ignore[no-untyped-def]
 def decibels(power):  # type: ignore[no-untyped-def]
     """10 log10 of a power, with a floor."""
     return 10.0 * math.log10(max(power, _FLOOR))
-
-
-@inner
-def to_decibels(values):  # type: ignore[no-untyped-def]
-    """Turn powers (n,), float32, above 0, into decibels, to 1e-5 dB.
-
-    The exponent is read off the number's bits, the mantissa's logarithm is the series of the inverse hyperbolic
-    tangent: a loop that runs on vector units, which calls of log10 do not.
-    """
-    per_octave = np.float32(10.0 * math.log10(2.0))
-    scale = np.float32(20.0 / math.log(10.0))
-    one = np.float32(1.0)
-    for n in range(values.shape[0]):
-        bits = bits_of(values[n])
-        exponent = per_octave * np.float32((bits >> np.int32(23)) - np.int32(127))
-        mantissa = number_of((bits & np.int32(0x7FFFFF)) | np.int32(0x3F800000))
-        s = (mantissa - one) / (mantissa + one)
-        q = s * s
-        series = np.float32(1 / 9) + q * np.float32(1 / 11)
-        series = np.float32(1 / 7) + q * series
-        series = np.float32(1 / 5) + q * series
-        series = np.float32(1 / 3) + q * series
-        values[n] = exponent + scale * s * (one + q * series)
 
 
 @inner

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mixrl.compiled import compiled
+from mixrl.compiled import bits_of, compiled, number_of, summing
 from mixrl.headers import SAMPLE_BYTES
 
 Audio = NDArray[np.float32]
@@ -49,6 +49,18 @@ def flush(block: Audio, least: float = float(np.finfo(np.float32).tiny)) -> None
     """Set numbers of (channels, n) below ``least``, the subnormal ones, to 0, in place: they make recursive filters
     crawl."""
     _flush(block, np.float32(least))
+
+
+def flushed(block: Audio, out: Audio) -> Audio:
+    """A copy in ``out`` (channels, n), with what ``flush`` sets to 0."""
+    _copy_flushed(block, np.finfo(np.float32).tiny, out)
+    return out
+
+
+def highest_and_energy(block: Audio) -> tuple[float, float]:
+    """The highest magnitude in (channels, n), NaN if there is one, and the sum of squares."""
+    highest, energy = _highest_and_energy(block)
+    return float(highest), float(energy)
 
 
 @compiled
@@ -90,3 +102,22 @@ def _flush(block: Audio, least: np.float32) -> None:
         row = block[c]
         for i in range(row.shape[0]):
             row[i] = np.float32(0.0) if abs(row[i]) < least else row[i]
+
+
+@compiled
+def _copy_flushed(block: Audio, least: np.float32, out: Audio) -> None:
+    for c in range(block.shape[0]):
+        row, copied = block[c], out[c]
+        for i in range(row.shape[0]):
+            copied[i] = np.float32(0.0) if abs(row[i]) < least else row[i]
+
+
+@summing
+def _highest_and_energy(block):  # type: ignore[no-untyped-def]
+    highest, energy = np.int32(0), 0.0
+    for c in range(block.shape[0]):
+        row = block[c]
+        for i in range(row.shape[0]):
+            highest = max(highest, bits_of(row[i]) & np.int32(0x7FFFFFFF))  # they rise with magnitudes, NaN above all
+            energy += np.float64(row[i]) * np.float64(row[i])
+    return number_of(highest), energy

@@ -415,16 +415,18 @@ def _offsets(tracks: Sequence[_Track], rate: int, folders: Sequence[str]) -> tup
 
 def _scanned(stem: Stem) -> Stem:
     """One pass over the audio: peak, silence, and the sum of squares in each second of the time line."""
+    from mixrl.pcm import highest_and_energy
+
     rate = stem.source.sample_rate
     peak, sums = 0.0, [0.0] * (stem.offset // rate)
     late = stem.offset % rate
     for second in _Placed(stem.source, late, late + stem.source.frames).blocks(size=rate):
-        loudest = max(float(second.max()), -float(second.min()))  # NaN stays NaN
+        loudest, energy = highest_and_energy(second)
         if not loudest <= LOUDEST_PLAUSIBLE:
             at = f"in second {len(sums)}"
             raise InputError(f"{stem.files[0] if stem.files else stem.name}: NaN or absurd samples {at}: mend them")
         peak = max(peak, loudest)
-        sums.append(float(np.vdot(second, second)) / stem.channels)
+        sums.append(energy / stem.channels)
     return replace(stem, peak=peak, silent=peak <= SILENT_PEAK, activity=np.asarray(sums, np.float32))
 
 

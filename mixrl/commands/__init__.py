@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import errno
+import gc
 import io
 import os
 import sys
@@ -105,6 +106,7 @@ def main() -> None:
 def script() -> None:
     """``main`` as a process of its own, which ends at once: to take down what the compiler holds takes longer than many
     a command."""
+    gc.set_threshold(50_000)  # what imports leave behind is not garbage, and is looked through again and again
     code: object = 1
     try:
         main()
