@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import random
 from pathlib import Path
 
 import pytest
+from fuzz import trees
 from fuzz.targets import TARGETS, run
 
 from mixrl import InputError
@@ -40,3 +43,22 @@ def test_a_finding_is_one(monkeypatch):
         run("toml", b"a")
     with pytest.raises(AssertionError, match="names no file"):
         run("toml", b"b")
+
+
+@pytest.mark.parametrize(
+    ("change", "path"), [("changed_json", "recipe/whole.json"), ("changed_header", "policy/whole.safetensors")]
+)
+def test_changes_of_values_leave_json_and_go_through_the_readers(change, path):
+    whole = (CORPUS / path).read_bytes()
+    made = [getattr(trees, change)(whole, random.Random(seed)) for seed in range(100)]
+    assert made == [getattr(trees, change)(whole, random.Random(seed)) for seed in range(100)]
+    assert len({*made, whole}) > 60
+    for data in made:
+        json.loads(data if change == "changed_json" else data[8 : 8 + int.from_bytes(data[:8], "little")])
+        run(path.partition("/")[0], data)
+
+
+def test_what_is_no_json_is_left_to_others():
+    for data in (b"", b"no", b"\xff\xfe", b"[" * 100_000):
+        assert trees.changed_json(data, random.Random(0)) is None
+        assert trees.changed_header(data, random.Random(0)) is None

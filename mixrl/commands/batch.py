@@ -6,7 +6,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mixrl.presets import PRESETS
+from mixrl.commands.mixing import (
+    Bpm,
+    Ceiling,
+    Json,
+    Polish,
+    Preset,
+    Seed,
+    Steps,
+    Strength,
+    Target,
+    loudness_of,
+    strengths_of,
+)
 
 if TYPE_CHECKING:
     from mixrl.batching import Batch
@@ -36,34 +48,19 @@ def batch(
         bool, typer.Option("--resume", help="Go on: skip what was mixed from the same files and settings.")
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Mix all anew, over former results.")] = False,
-    target: Annotated[
-        float | None, typer.Option(help="Integrated loudness, LUFS (each mixrl.toml's, or -14).", show_default=False)
-    ] = None,
-    preset: Annotated[
-        str | None, typer.Option(help=f"Loudness and ceiling of a platform: {', '.join(PRESETS)}.", show_default=False)
-    ] = None,
-    ceiling: Annotated[
-        float | None, typer.Option(help="True-peak ceiling, dBTP (each mixrl.toml's, or -1).", show_default=False)
-    ] = None,
-    bpm: Annotated[float | None, typer.Option(help="Bring the mixes to this tempo.", show_default=False)] = None,
-    strength: Annotated[
-        str | None,
-        typer.Option(help="How much of each kind of move to keep, 0 to 1: gain=1,eq=0.5,pan=0.", show_default=False),
-    ] = None,
-    steps: Annotated[
-        int | None,
-        typer.Option(min=0, help="Settings to change at the most (default: any number).", show_default=False),
-    ] = None,
-    polish: Annotated[
-        int | None,
-        typer.Option(min=0, help="Mixes to try around the policy's (default: 1000; 0: none).", show_default=False),
-    ] = None,
+    target: Target = None,
+    preset: Preset = None,
+    ceiling: Ceiling = None,
+    bpm: Bpm = None,
+    strength: Strength = None,
+    steps: Steps = None,
+    polish: Polish = None,
     encoding: Annotated[str, typer.Option(help="wav16, wav24, wav32f, flac16, flac24.")] = "wav24",
     album: Annotated[
         bool, typer.Option("--album", help="The songs of a folder are an album: one offset in level and tone for all.")
     ] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the dither.")] = 0,
-    json: Annotated[bool, typer.Option("--json", help="Print one object for machines.")] = False,
+    seed: Seed = 0,
+    json: Json = False,
 ) -> None:
     """Mix every session below a folder, several at a time.
 
@@ -71,7 +68,6 @@ def batch(
     no other; the exit code is 1 then. What was interrupted, however roughly, goes on with --resume.
     """
     from mixrl.batching import batch as mix_all
-    from mixrl.commands.mix import loudness_of, strengths_of
     from mixrl.commands.progress import batch_bar
     from mixrl.mixer import POLISH
 

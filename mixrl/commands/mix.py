@@ -7,11 +7,23 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mixrl.presets import PRESETS
+from mixrl.commands.mixing import (
+    Bpm,
+    Ceiling,
+    Json,
+    Polish,
+    Preset,
+    Seed,
+    Steps,
+    Strength,
+    Target,
+    loudness_of,
+    strengths_of,
+)
 
 if TYPE_CHECKING:
     from mixrl.delivery import Delivery
-    from mixrl.mixer import Mix, Unsaid
+    from mixrl.mixer import Mix
 
 
 def mix(
@@ -23,43 +35,28 @@ def mix(
         Path | None,
         typer.Option("--output", "-o", help="Output file, .wav or .flac (default: the folder's name, .wav)."),
     ] = None,
-    target: Annotated[
-        float | None, typer.Option(help="Integrated loudness, LUFS (mixrl.toml's, or -14).", show_default=False)
-    ] = None,
-    preset: Annotated[
-        str | None, typer.Option(help=f"Loudness and ceiling of a platform: {', '.join(PRESETS)}.", show_default=False)
-    ] = None,
-    ceiling: Annotated[
-        float | None, typer.Option(help="True-peak ceiling, dBTP (mixrl.toml's, or -1).", show_default=False)
-    ] = None,
-    bpm: Annotated[float | None, typer.Option(help="Bring the mix to this tempo.", show_default=False)] = None,
+    target: Target = None,
+    preset: Preset = None,
+    ceiling: Ceiling = None,
+    bpm: Bpm = None,
     lock: Annotated[list[str] | None, typer.Option(help="Stem (or glob) to leave as it is; repeatable.")] = None,
     include: Annotated[
         list[str] | None, typer.Option(help="Take back a file that would be left out (click, mixdown); repeatable.")
     ] = None,
-    strength: Annotated[
-        str | None,
-        typer.Option(help="How much of each kind of move to keep, 0 to 1: gain=1,eq=0.5,pan=0.", show_default=False),
-    ] = None,
-    steps: Annotated[
-        int | None,
-        typer.Option(min=0, help="Settings to change at the most (default: any number).", show_default=False),
-    ] = None,
-    polish: Annotated[
-        int | None,
-        typer.Option(min=0, help="Mixes to try around the policy's (default: 1000; 0: none).", show_default=False),
-    ] = None,
+    strength: Strength = None,
+    steps: Steps = None,
+    polish: Polish = None,
     encoding: Annotated[
         str | None, typer.Option(help="wav16, wav24, wav32f, flac16, flac24 (default: 24 bits).", show_default=False)
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the dither.")] = 0,
+    seed: Seed = 0,
     recipe: Annotated[Path | None, typer.Option(help="Write the mix's settings and moves (JSON).")] = None,
     stems: Annotated[Path | None, typer.Option(help="Write the processed stems into this folder.")] = None,
     ab: Annotated[
         Path | None, typer.Option(help="Write all candidates, loudness-matched, into this folder for listening.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite existing files.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print one object for machines.")] = False,
+    json: Json = False,
 ) -> None:
     """Mix a folder of stems into a finished file.
 
@@ -106,40 +103,6 @@ def mix(
         typer.echo(serialise.dumps(_object(made, delivery, output, recipe, warnings), indent=2))
     else:
         _show(made, delivery, output, warnings)
-
-
-def loudness_of(
-    target: float | None, preset: str | None, ceiling: float | None
-) -> tuple[float | Unsaid, float | Unsaid]:
-    """Target (LUFS) and ceiling (dBTP), as far as they were asked for. InputError for no preset, and for a target
-    beside one."""
-    from mixrl.errors import InputError
-    from mixrl.mixer import UNSAID
-
-    if preset is not None:
-        if preset not in PRESETS:
-            raise InputError(f"no preset {preset!r}: there are {', '.join(PRESETS)}")
-        if target is not None:
-            raise InputError("give --target or --preset, not both")
-        target, preset_ceiling = PRESETS[preset]
-        ceiling = preset_ceiling if ceiling is None else ceiling
-    return UNSAID if target is None else target, UNSAID if ceiling is None else ceiling
-
-
-def strengths_of(text: str | None) -> dict[str, float]:
-    """How much of each kind of move to keep, from "gain=1,eq=0.5". InputError for what is not written like that."""
-    from mixrl.errors import InputError
-
-    found = {}
-    for part in (text or "").split(","):
-        if not part.strip():
-            continue
-        kind, _, value = part.partition("=")
-        try:
-            found[kind.strip()] = float(value)
-        except ValueError:
-            raise InputError(f"--strength {part.strip()!r}: write it like gain=1,eq=0.5") from None
-    return found
 
 
 def _object(
