@@ -20,6 +20,12 @@ def compiled(function: Callable[_P, _R]) -> Callable[_P, _R]:
     return _compile(function)
 
 
+def fused(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Decorator: as ``compiled``, a product and a sum being one step where the processor has it, which counts where
+    each step waits for the one before."""
+    return _compile(function, fastmath={"contract"})
+
+
 def summing(function: Callable[_P, _R]) -> Callable[_P, _R]:
     """Decorator: as ``compiled``, for arithmetic that never meets NaN nor divides by zero: sums and maxima are taken in
     whatever order is fastest, always the same one on one machine."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mixrl.compiled import inner, summing
+from mixrl.compiled import fused, inner
 from mixrl.decibels import to_decibels, to_gains
 from mixrl.errors import InputError
 
@@ -103,7 +103,7 @@ def _highpass(sample_rate: int) -> NDArray[np.float64]:
     return np.array([scale, -2 * scale, scale, 2 * (k * k - 1) * scale, (1 - math.sqrt(2) * k + k * k) * scale])
 
 
-@summing
+@fused
 def _compress(x, out, detector, curve, filters, state, hops, hop_frames, active_energy):  # type: ignore[no-untyped-def]
     """In spans of up to ``_SPAN`` frames, none of which goes on into another hop: what hangs on the sample before (the
     filter, the two smoothing stages) in loops of its own, and decibels and gains, which do not, on vector units."""
