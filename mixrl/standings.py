@@ -133,6 +133,7 @@ class Standings:
             "evaluations_against": theirs,
             "sessions": len(self.names),
             "won": float((ours.mean(1) > others.mean(1) + _SAME).mean()),
+            "lost": float((ours.mean(1) < others.mean(1) - _SAME).mean()),
             "difference": float(iqm(ours.ravel()) - iqm(others.ravel())),
             "interval": list(iqm_interval(ours, self.strata, other=others)),
         }

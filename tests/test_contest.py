@@ -211,14 +211,16 @@ def test_comparisons_by_hand():
     assert set(rows) == {("dqn", None, None), ("dqn", None, 300), ("polish", 300, 300), ("polish", 300, 2500),
                          ("polish", 1000, 2500)}  # fmt: skip
     own = rows["dqn", None, None]  # against what CMA-ES had after 40 and after 60
-    assert own["won"] == 0.5
+    assert (own["won"], own["lost"]) == (0.5, 0.5)
     assert own["difference"] == pytest.approx(iqm([-0.6, -0.9]) - iqm([-1.2, -1.0, -0.8, -0.8]))
     assert rows["dqn", None, 300]["won"] == 0.0
+    assert rows["dqn", None, 300]["lost"] == 1.0
     polish = rows["polish", 300, 2500]
     assert polish["share_mean"] == pytest.approx((1.8 / 2.0 + 0.3 / 0.5) / 2)
     assert polish["seconds_ratio"] == pytest.approx(300 / 2500)
     assert rows["polish", 1000, 2500]["share_iqm"] == pytest.approx((1.0 + 0.45 / 0.5) / 2)
     assert rows["polish", 300, 300]["won"] == 1.0
+    assert rows["polish", 300, 300]["lost"] == 0.0
     assert rows["polish", 300, 300]["seconds_ratio"] == pytest.approx(1.0)
 
 

@@ -162,7 +162,7 @@ def _line(row: Mapping[str, Any]) -> str:
     theirs = "its number of evaluations" if row["evaluations_against"] is None else row["evaluations_against"]
     line = (
         f"{row['method']}{ours} against {row['against']} at {theirs}: better on {row['won']:.0%} of {row['sessions']}, "
-        f"by {row['difference']:+.4f} ({_interval(row['interval'])})"
+        f"worse on {row['lost']:.0%}, by {row['difference']:+.4f} ({_interval(row['interval'])})"
     )
     if "share_mean" in row:
         line += f"; {row['share_mean']:.1%} of its improvement on average, {row['share_iqm']:.1%} IQM"
