@@ -55,7 +55,7 @@ class Stems(NamedTuple):
     (V, 2, BANDS); heard (V, BANDS): K-weighted power; in_hops (V, BANDS): shares of K-weighted power in each band of
     the hops, in_octave: of power in each octave; hops (V, 2 HOP_BANDS, T) as in ``StemSpectra``; instants (V, 2,
     M / PIECE, 2 OCTAVES, PIECE): per channel, in pieces, in steps of which each is so large, step (V, 2, 2 OCTAVES);
-    reduction (V,) in dB.
+    swell (V, T): amplitude in each hop against that of the stem as it is, next to ``ratio``; reduction (V,) in dB.
     """
 
     first: Integers
@@ -71,6 +71,7 @@ class Stems(NamedTuple):
     hops: Float
     instants: NDArray[np.int16]
     step: Float
+    swell: Float
     reduction: Array
 
 
@@ -325,11 +326,11 @@ def _shape_strips(rows, owner, group_db, into, kind, tables, stems, k, strips): 
 
 
 @inner
-def _share(p, one, other, times, stems, pairs, room, hops, thirds):  # type: ignore[no-untyped-def]
+def _share(p, first, second, strips, times, stems, pairs, room, row, hops, thirds):  # type: ignore[no-untyped-def]
     """What two strips of coherent pair p share, counted once: their power becomes thirds (31,), and so many times their
-    K-weighted power is added to hops (T,). one, other: weights (2, 2, BANDS) of the pair's first and second; room:
-    (4, BANDS)."""
+    K-weighted power is added to hops (T,). first, second: strips of the pair's stems; room: (4, BANDS), row: (T,)."""
     i, j = pairs.stems[p, 0], pairs.stems[p, 1]
+    one, other = strips.weight[first], strips.weight[second]
     cross, in_hops, shared = stems.cross[i, j], pairs.in_hops[p], pairs.hops[p]
     power, real, imag, gains = room[0], room[1], room[2], room[3, : 4 * HOP_BANDS]
     _clear(power)
@@ -342,15 +343,20 @@ def _share(p, one, other, times, stems, pairs, room, hops, thirds):  # type: ign
             imag[b] = times * in_hops[c, b] * im
         _sums(real, _HOP_EDGES, thirds, gains[2 * HOP_BANDS * c :])
         _sums(imag, _HOP_EDGES, thirds, gains[2 * HOP_BANDS * c + HOP_BANDS :])
-    _add_rows(gains, shared, hops)
+    _clear(row)
+    _add_rows(gains, shared, row)
+    swell, others = stems.swell[strips.variant[first]], stems.swell[strips.variant[second]]
+    for t in range(hops.shape[0]):
+        hops[t] += row[t] * swell[t] * others[t]
     in_thirds(power, thirds)
 
 
 @inner
-def _share_from(i, p, mine, theirs, times, stems, pairs, room, hops, thirds):  # type: ignore[no-untyped-def]
+def _share_from(i, p, mine, theirs, strips, times, stems, pairs, room, row, hops, thirds):  # type: ignore[no-untyped-def]
     """As ``_share``, seen from stem i, which may be the pair's first or second."""
     first = pairs.stems[p, 0] == i
-    _share(p, mine if first else theirs, theirs if first else mine, times, stems, pairs, room, hops, thirds)
+    mine, theirs = mine if first else theirs, theirs if first else mine
+    _share(p, mine, theirs, strips, times, stems, pairs, room, row, hops, thirds)
 
 
 @inner
@@ -423,7 +429,7 @@ def _add_up(strips, rows, stems, pairs, sums):  # type: ignore[no-untyped-def]
     """Sum mixes up. rows (N, B): the strip of each stem in each mix, below 0 where a mix is without the stem."""
     number, count = rows.shape
     room = np.empty((4, BANDS), dtype=np.float32)
-    shared = np.empty(THIRDS, dtype=np.float32)
+    shared, swelled = np.empty(THIRDS, dtype=np.float32), np.empty(sums.hops.shape[1], dtype=np.float32)
     own = np.empty(count, dtype=np.int64)
     for n in range(count):
         for row in range(3):
@@ -449,8 +455,8 @@ def _add_up(strips, rows, stems, pairs, sums):  # type: ignore[no-untyped-def]
         i, j = pairs.stems[p, 0], pairs.stems[p, 1]
         for n in range(count):
             if rows[i, n] >= 0 and rows[j, n] >= 0:
-                a, b = strips.weight[rows[i, n]], strips.weight[rows[j, n]]
-                _share(p, a, b, np.float32(1.0), stems, pairs, room, sums.hops[n], shared)
+                a, b = rows[i, n], rows[j, n]
+                _share(p, a, b, strips, np.float32(1.0), stems, pairs, room, swelled, sums.hops[n], shared)
                 _add(shared, sums.coherent[n, i])
                 _add(shared, sums.coherent[n, j])
 
@@ -500,7 +506,7 @@ def _successors(moved, rows, strips, now, stems, pairs, sums):  # type: ignore[n
     instants = np.empty(now.instants.shape[1], dtype=np.float32)
     incoherent = np.empty(THIRDS, dtype=np.float32)
     coherent = np.empty((number, THIRDS), dtype=np.float32)
-    shared = np.empty(THIRDS, dtype=np.float32)
+    shared, swelled = np.empty(THIRDS, dtype=np.float32), np.empty(length, dtype=np.float32)
     others = np.empty(rows.shape[0], dtype=np.int64)  # strips whose instants have to be worked out
     start = 0
     while start < moved.shape[0]:
@@ -524,7 +530,7 @@ def _successors(moved, rows, strips, now, stems, pairs, sums):  # type: ignore[n
             copy(now.coherent[0, j], coherent[j])
         for q in partners:
             j, p = pairs.partner[q], pairs.number[q]
-            _share_from(i, p, strips.weight[i], strips.weight[j], -one, stems, pairs, room, hops, shared)
+            _share_from(i, p, i, j, strips, -one, stems, pairs, room, swelled, hops, shared)
             _take(coherent[j], shared, coherent[j])
         for n in range(start, stop):  # and with it as it would be
             r = rows[n]
@@ -540,7 +546,7 @@ def _successors(moved, rows, strips, now, stems, pairs, sums):  # type: ignore[n
             copy(strips.thirds[r], sums.coherent[n, i])
             for q in partners:
                 j, p = pairs.partner[q], pairs.number[q]
-                _share_from(i, p, strips.weight[r], strips.weight[j], one, stems, pairs, room, sums.hops[n], shared)
+                _share_from(i, p, r, j, strips, one, stems, pairs, room, swelled, sums.hops[n], shared)
                 _add(shared, sums.coherent[n, i])
                 _add(shared, sums.coherent[n, j])
         _add_instants(others[start:stop], strips, i, stems, sums.instants[start:stop])

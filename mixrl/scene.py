@@ -119,6 +119,7 @@ class Scene:
             hops=store.hops,
             instants=store.instants,
             step=store.step,
+            swell=store.swell,
             reduction=store.reduction,
         )
         hop = round(0.1 * analysis.sample_rate)
@@ -446,7 +447,7 @@ class Scene:
         return cls(facts, analysis, lambda stem, compressor: spectra.get((stem, compressor), spectra[stem, "off"]))
 
 
-FILE_FORMAT = 4
+FILE_FORMAT = 5
 _MAY_BE_SAVED = ("guesses", "own_groups")  # not in every file
 # what people would do is found anew in a moment, and what songs a song stands beside is no fact of its own
 _SAVED_FACTS = tuple(f.name for f in fields(Facts) if f.name not in ("expected", "album_tone_db", *_MAY_BE_SAVED))
@@ -539,6 +540,7 @@ class _Store:
         self.points = 2 * pieces * forms.PIECE
         self.instants = np.zeros((count, 2, pieces, 2 * OCTAVES, forms.PIECE), dtype=np.int16)
         self.step = np.zeros((count, 2, 2 * OCTAVES), dtype=np.float32)
+        self.swell = np.zeros((count, hops), dtype=np.float32)
         for stem, spectra in enumerate(analysis.stems):
             self.put(stem, 0, spectra)
 
@@ -583,10 +585,22 @@ class _Store:
         self.in_hops[row] = _shares(total * self._k_power, HOP_STARTS)
         self.in_octave[row] = _shares(total, range(0, 3 * OCTAVES, 3))
         self.hops[row] = spectra.hops
+        self.swell[row] = _swell(spectra.hops, self.hops[stem * len(COMPRESSORS)])
         self.instants[row], self.step[row] = forms.in_pieces(spectra.instants)
         self.reduction[row] = spectra.gain_reduction_db
         self._there[row] = True
         self._complete = bool(self._there.all())
+
+
+def _swell(wet: Float, dry: Float) -> Float:
+    """(T,) how far a compressor turns up and down in each hop, as amplitude around 1, from hops (2 HOP_BANDS, T) of a
+    variant and of the stem as it is."""
+    after, before = wet.sum(axis=0), dry.sum(axis=0)
+    if not before.any():
+        return np.ones_like(before)
+    gain = np.ones_like(before)  # where there is next to nothing, too
+    np.divide(after, before, out=gain, where=before > np.float32(1e-6) * before.max())
+    return np.asarray(np.sqrt(gain * before.sum() / np.maximum(after.sum(), _TINY)), dtype=np.float32)
 
 
 def _room(mixes: int, stems: int) -> Outcome:

@@ -142,6 +142,22 @@ def test_polarity_cancels_a_stem_heard_twice(small_scene):
     assert after.cancellation_db.min() < before.cancellation_db.min() - 1.0
 
 
+def test_what_two_compressed_stems_share_swells_as_they_do():
+    """The same stem twice, each compressed: hop by hop that is the compressed stem, 6 dB up."""
+    kick = small_stems(seconds=8.0)["kick"] * (0.1 + (np.arange(8 * RATE) // (2 * RATE) == 1)).astype(np.float32)
+    scene = Scene.of(Session.from_arrays({"a": kick, "b": kick}, RATE))
+    firm = scene.neutral()
+    for name in ("a", "b"):
+        firm = firm.with_strip(name, replace(firm.strip(name), compressor="firm"))
+    alone = Scene.of(Session.from_arrays({"a": kick}, RATE))
+    one = alone.measures(alone.neutral().with_strip("a", firm.strip("a")))
+    both = scene.measures(firm)
+    twice = 20.0 * np.log10(2.0)
+    assert float(both.short_term_lufs) == pytest.approx(float(one.short_term_lufs) + twice, abs=0.01)
+    assert float(both.loudness_range_lu) == pytest.approx(float(one.loudness_range_lu), abs=0.06)  # its step
+    assert float(one.gain_reduction_db[0]) > 1.0
+
+
 def test_the_polarity_of_everything_is_not_heard(small_scene):
     knobs = random_mixes(small_scene, [10])[0]
     turned = knobs.copy()
