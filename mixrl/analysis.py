@@ -35,7 +35,7 @@ Reader = Callable[[int, int], Float]  # (start, stop) in samples, 0 <= start -> 
 SUBBANDS = 4  # per third-octave
 BANDS = SUBBANDS * len(CENTRES_HZ)
 HOP_S = 0.1
-HOP_STARTS = (0, 3, 4, 5, 6, 7, 8, 9, 11, 13, 15, 17, 20, 23, 26)  # the first third-octave of each band of the hops
+HOP_STARTS = (0, 4, 6, 8, 10, 11, 12, 13, 14, 15, 16, 17, 18, 20, 23)  # the first third-octave of each band of the hops
 HOP_BANDS = len(HOP_STARTS)
 COHERENT = 0.3  # K-weighted coherence above which two stems count as one source heard twice
 COHERENT_ONCE = 0.1  # the same of a stretch of 3 s against the loudest: a beat in which they meet can be the loudest

@@ -76,8 +76,10 @@ def test_compressed_mixes_at_another_rate_are_predicted():
 @pytest.mark.parametrize("presets", [False, True])
 def test_real_sessions_are_predicted(sample, presets):
     session, scene = sample
-    errors = compare(session, scene, random_settings(scene, 2, presets=presets))
-    assert (np.array(errors) < (0.1, 0.2, 0.5, 0.3)).all(), errors
+    errors = np.array([compare(session, scene, random_settings(scene, seed, presets=presets)) for seed in range(5)])
+    aims = np.array([0.1, 0.2, 0.5, 0.3])  # of the 95th percentile
+    assert ((errors < aims).sum(axis=0) >= 4).all(), errors
+    assert (errors < 1.5 * aims).all(), errors
 
 
 def test_rendered_measures_of_the_parts_agree_too(small, small_scene):
