@@ -167,11 +167,16 @@ def mark_and_sleep(folder: str) -> None:
     time.sleep(300)
 
 
+def heed_interrupts() -> None:
+    """What is started in the background of a shell ignores Ctrl-C, and all that it starts does, too."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_ends_it_at_once_and_finished_sessions_stay(tmp_path):
     root = songs(tmp_path / "songs", *(f"song {number}" for number in range(30)))
     process = subprocess.Popen(
         command(root, tmp_path / "out"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        start_new_session=True,
+        start_new_session=True, preexec_fn=heed_interrupts,
     )  # fmt: skip
     assert process.stderr is not None
     first = process.stderr.readline()
